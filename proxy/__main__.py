@@ -1,0 +1,5 @@
+"""`python -m proxy` is `ekeko`."""
+
+from proxy.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""The access log: one JSON object a line, gathered and written a few times a second.
+
+A write for each request would cost more than the rest of the logging. Lines wait at most until
+the next `flush`, which the ticker and the end of the process call.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from proxy.observe import Event
+
+_FLUSH_AT = 256  # lines
+
+
+class AccessLog:
+    """Writes exchanges (an observer). `write` takes whole lines; `enabled` is `log.access`."""
+
+    def __init__(self, write: Callable[[str], None], *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._write = write
+        self._lines: list[str] = []
+        self._second = -1
+        self._stamp = ""
+
+    def exchanged(self, event: Event) -> None:
+        """Add a line."""
+        if not self.enabled:
+            return
+        self._lines.append(self._line(event))
+        if len(self._lines) >= _FLUSH_AT:
+            self.flush()
+
+    def fetched(self, credential: str, grant: str, outcome: str) -> None:
+        """Say nothing: the metrics count these, and failures are logged where they happen."""
+
+    def announce(self, fields: Mapping[str, Any]) -> None:
+        """Write a line of another kind at once, such as the one that says `ready`."""
+        self._lines.append(json.dumps(fields))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what has been gathered."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write("\n".join(lines) + "\n")
+
+    def _line(self, event: Event) -> str:
+        # By hand: every text in it is of a kind that needs no escaping, or is escaped here.
+        upstream = "null" if event.upstream is None else f"{event.upstream * 1000:.3f}"
+        code = "null" if event.code is None else f'"{event.code}"'
+        return (
+            f'{{"ts": "{self._time(event.started)}", "request_id": "{event.request_id}", '
+            f'"route": "{event.route}", "method": "{event.method}", '
+            f'"path": {json.dumps(event.path)}, "status": {event.status}, "code": {code}, '
+            f'"duration_ms": {event.duration * 1000:.3f}, "upstream_ms": {upstream}, '
+            f'"bytes_in": {event.bytes_in}, "bytes_out": {event.bytes_out}, '
+            f'"caller": "{event.caller}", "attempts": {event.attempts}}}'
+        )
+
+    def _time(self, milliseconds: int) -> str:
+        second, fraction = divmod(milliseconds, 1000)
+        if second != self._second:
+            self._second = second
+            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._stamp}.{fraction:03d}Z"

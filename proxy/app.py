@@ -1,0 +1,304 @@
+"""The running proxy: settings → credentials, routes, listeners; reload, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from proxy import __version__, credentials, generation
+from proxy.accesslog import AccessLog
+from proxy.admin.metrics import Metrics, RouteState, TokenState
+from proxy.admin.pages import AdminPages
+from proxy.credentials.stamps import StampStore
+from proxy.forward import Forwarder
+from proxy.observe import Observers
+from proxy.routing import Prefixes
+from proxy.secrets import SecretError
+from proxy.server import Listener, Room
+from proxy.tokens import TokenStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxy.clock import Clock
+    from proxy.config.settings import Settings
+    from proxy.fields import Listen
+    from proxy.generation import Generation
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.25  # seconds between looks at deadlines and due renewals
+_SECRETS_EVERY = 8  # ticks between looks at secret files
+_DRAIN_STEP = 0.02  # seconds between looks at what is still in flight
+
+
+class App:
+    """One proxy process: `start`, then `run` until `stop`; `reload` in between.
+
+    Secrets must have been read (`config.resolve`). `write` takes the lines of the access log.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock, write: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._log = AccessLog(write, enabled=settings.log.access)
+        self._metrics = Metrics()
+        self._metrics.watch(self)
+        self._observer = Observers([self._log, self._metrics])
+        self._tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), self._observer)
+        self._first = settings
+        self._room = Room(settings.limits.connections)
+        self._listeners: dict[Listen, Listener] = {}
+        self._admin: tuple[Listen, Listener] | None = None
+        self._generation: Generation | None = None
+        self._retired: list[Generation] = []
+        self._reloading = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._ticker: asyncio.Task[None] | None = None
+
+    # Life.
+
+    async def start(self) -> None:
+        """Build everything and accept; SecretError, TlsError or OSError if it cannot be done."""
+        try:
+            await self._install(self._first)
+        except BaseException:
+            await self._close()
+            raise
+        self._ticker = asyncio.create_task(self._tick_for_ever())
+        self._log.announce({"event": "ready", **self.addresses()})
+
+    async def run(self) -> None:
+        """Serve until `stop`, then finish what is in flight."""
+        await self._stopping.wait()
+        await self._drain()
+        await self._close()
+
+    def stop(self) -> None:
+        """Begin to drain: not ready, nothing new accepted."""
+        self._stopping.set()
+
+    async def reload(self, settings: Settings) -> None:
+        """Go on with another configuration; errors as `start`, and then the old one stays."""
+        async with self._reloading:
+            await self._install(settings)
+        self._log.enabled = settings.log.access
+        self._room.at_most = settings.limits.connections
+        logger.info("the configuration was read again: %d routes", len(settings.routes))
+
+    def addresses(self) -> dict[str, Any]:
+        """Tell where each route and the admin pages are to be reached."""
+        routes = self._current.settings.routes.items()
+        return {
+            "listeners": {name: self._listeners[route.listen].url for name, route in routes},
+            "admin": self._admin[1].url if self._admin else None,
+        }
+
+    @property
+    def _current(self) -> Generation:
+        assert self._generation is not None  # noqa: S101 - after start
+        return self._generation
+
+    async def _install(self, settings: Settings) -> None:
+        """Put a configuration into force; what can fail comes before anything is changed."""
+        new = await generation.build(settings, self._tools)
+        try:
+            fresh, admin = await self._open(new)
+        except BaseException:
+            await new.close()
+            raise
+        old, self._generation = self._generation, new
+        self._listeners |= fresh
+        for listen, routes in new.by_listener().items():
+            forwarder = self._listeners[listen].handler
+            assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
+            forwarder.guard, forwarder.routes = new.guard(listen), Prefixes(routes)
+        before, self._admin = self._admin, admin
+        if before is not None and before is not admin:
+            await before[1].close()
+        for listen in self._listeners.keys() - new.by_listener().keys():
+            self._listeners.pop(listen).stop_accepting()
+        if old is not None:
+            old.retire()
+            self._retired.append(old)
+
+    async def _open(
+        self, new: Generation
+    ) -> tuple[dict[Listen, Listener], tuple[Listen, Listener] | None]:
+        """Open the addresses that are not open yet: all of them, or none."""
+        fresh: dict[Listen, Listener] = {}
+        try:
+            for name, route in new.settings.routes.items():
+                if route.listen not in self._listeners and route.listen not in fresh:
+                    forwarder = Forwarder(
+                        new.guard(route.listen),
+                        Prefixes([]),
+                        clock=self._clock,
+                        observer=self._observer,
+                    )
+                    listener = self._listener(route.listen, forwarder, new.settings)
+                    await _start(listener, f"routes.{name}.listen", int(route.socket_mode, 8))
+                    fresh[route.listen] = listener
+            admin = await self._open_admin(new)
+        except BaseException:
+            for listener in fresh.values():
+                await listener.close()
+            raise
+        return fresh, admin
+
+    async def _open_admin(self, new: Generation) -> tuple[Listen, Listener] | None:
+        listen = new.settings.admin.listen
+        if listen is None:
+            return None
+        if self._admin is not None and self._admin[0] == listen:
+            pages = self._admin[1].handler
+            assert isinstance(pages, AdminPages)  # noqa: S101 - as made below
+            pages.guard = new.guard(listen)
+            return self._admin
+        listener = self._listener(listen, AdminPages(self, new.guard(listen)), new.settings)
+        await _start(listener, "admin.listen", 0o600)
+        return listen, listener
+
+    def _listener(
+        self, listen: Listen, handler: Forwarder | AdminPages, settings: Settings
+    ) -> Listener:
+        return Listener(
+            listen, handler, room=self._room, header_timeout=settings.limits.header_timeout
+        )
+
+    async def _drain(self) -> None:
+        """Finish what is in flight, for `limits.drain` seconds at most."""
+        for listener in self._listeners.values():
+            if isinstance(listener.handler, Forwarder):
+                listener.handler.draining = True
+            listener.stop_accepting()
+        until = self._clock.now() + self._current.settings.limits.drain
+        while self._in_flight() and self._clock.now() < until:
+            await self._clock.sleep(_DRAIN_STEP)
+        if self._in_flight():
+            logger.warning("%d requests were still in flight after the drain", self._in_flight())
+
+    async def _close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait([self._ticker])
+        for listener in [*self._listeners.values(), *([self._admin[1]] if self._admin else [])]:
+            await listener.close()
+        for each in self._generations():
+            await each.close()
+        self._tools.tokens.close()
+        self._log.flush()
+
+    # The passing of time.
+
+    async def _tick_for_ever(self) -> None:
+        ticks = 0
+        while True:
+            try:
+                await self._tick()
+                if ticks % _SECRETS_EVERY == 0:
+                    await self._reload_secrets()
+            except Exception:  # one bad tick must not stop the clock
+                logger.exception("the ticker failed")
+            ticks += 1
+            await self._clock.sleep(_TICK)
+
+    async def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for listener in self._listeners.values():
+            listener.sweep(now)
+        for each in self._generations():
+            each.sweep(now)
+        self._tools.tokens.tick()
+        self._log.flush()
+        for old in [each for each in self._retired if not each.is_busy]:
+            self._retired.remove(old)
+            await old.close()
+
+    async def _reload_secrets(self) -> None:
+        """Look whether a secret's file has changed; what cannot be read keeps its old value."""
+        for name, settings in self._current.settings.credentials.items():
+            changed = False
+            for path, secret in settings.secrets():
+                try:
+                    changed |= await asyncio.to_thread(secret.reload)
+                except SecretError as error:
+                    logger.warning("credentials.%s.%s: %s", name, ".".join(path), error)
+            if changed:
+                self._current.credentials[name].rekey()
+                logger.info("the secrets of credential '%s' were read again", name)
+
+    # What the admin pages and metrics see.
+
+    def troubles(self) -> dict[str, str]:
+        """Say what keeps the proxy from being ready."""
+        if self._stopping.is_set():
+            return {"proxy": "it is draining"}
+        found = {name: each.trouble() for name, each in self._current.credentials.items()}
+        return {f"credential {name}": why for name, why in found.items() if why is not None}
+
+    def status(self) -> dict[str, Any]:
+        """Describe the proxy in plain values, none of them secret."""
+        totals = self._metrics.totals()
+        return {
+            "version": __version__,
+            "routes": [
+                {
+                    "name": name,
+                    "listen": self._listeners[settings.listen].url,
+                    "prefix": settings.prefix,
+                    "upstream": settings.upstream.root + settings.upstream.base_path,
+                    "credential": settings.credential,
+                    "in_flight": self._current.routes[name].in_flight,
+                    "upstream_connections": self._current.routes[name].pool.counts(),
+                    **totals.get(name, {"requests": 0, "errors": 0}),
+                }
+                for name, settings in self._current.settings.routes.items()
+            ],
+            "credentials": [
+                {
+                    "name": name,
+                    "kind": credential.kind,
+                    "token_expires_in": _rounded(credential.token_expires_in()),
+                    "trouble": credential.trouble(),
+                }
+                for name, credential in self._current.credentials.items()
+            ],
+        }
+
+    def metrics_text(self) -> bytes:
+        """Write all metrics in Prometheus's text format."""
+        return self._metrics.text()
+
+    def route_states(self) -> Iterator[RouteState]:
+        """List the routes as they are."""
+        for name, route in self._current.routes.items():
+            yield RouteState(name, route.in_flight, route.pool.counts())
+
+    def token_states(self) -> Iterator[TokenState]:
+        """List the tokens as they are."""
+        for name, credential in self._current.credentials.items():
+            left = credential.token_expires_in()
+            if left is not None:
+                yield TokenState(name, self._clock.wall_ms() / 1000 + left)
+
+    def _generations(self) -> list[Generation]:
+        return [*self._retired, *([self._generation] if self._generation else [])]
+
+    def _in_flight(self) -> int:
+        handlers = (listener.handler for listener in self._listeners.values())
+        return sum(each.in_flight for each in handlers if isinstance(each, Forwarder))
+
+
+async def _start(listener: Listener, key: str, socket_mode: int) -> None:
+    try:
+        await listener.start(socket_mode=socket_mode)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OSError(
+            error.errno or 0, f"{key}: cannot listen on {listener.listen}: {why}"
+        ) from None
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)

@@ -1,0 +1,149 @@
+"""A caller's request body: passed on as it comes, and kept while it is small.
+
+A kept body can be signed over, and sent a second time after a 401. Bodies up to 1 MiB are kept;
+all that are being kept at one time share a budget, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import ProxyError, bad_request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from aiohttp import StreamReader
+
+KEEP_AT_MOST: Final = 1024 * 1024  # bytes of one body
+_BUDGET: Final = 256 * 1024 * 1024  # bytes of all bodies together
+
+
+class _Ledger:
+    """How many bytes are kept at the moment."""
+
+    kept = 0
+
+
+class RequestBody:
+    """A body of `length` bytes, or of unknown length (chunked): at most `limit` bytes.
+
+    `on_read` is called once, before the proxy first waits for a byte that has not come yet: the
+    moment to answer `Expect: 100-continue`.
+    """
+
+    __slots__ = (
+        "_content",
+        "_limit",
+        "_on_read",
+        "_pieces",
+        "_reserved",
+        "ended",
+        "length",
+        "received",
+    )
+
+    def __init__(
+        self,
+        content: StreamReader,
+        length: int | None,
+        *,
+        limit: int | None,
+        on_read: Callable[[], None] | None = None,
+    ) -> None:
+        self._content = content
+        self._limit = limit
+        self._on_read = on_read
+        self._pieces: list[bytes] | None = []
+        self._reserved = 0
+        self.length = length
+        self.received = 0
+        self.ended = length == 0
+        if length is not None:
+            self._check(length)
+            if length > KEEP_AT_MOST:
+                self._pieces = None
+        if not self.ended and content.is_eof():
+            # It came in the same packet as the head, as small bodies do: nothing to wait for.
+            self._take(_read_nowait(content))
+            self.ended = True
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it has ended and was kept."""
+        if not self.ended or self._pieces is None:
+            return None
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0] if self._pieces else b""
+
+    async def read_whole(self) -> bytes:
+        """Wait for the end; ProxyError `body_too_large` if there is more than is ever kept."""
+        async for _ in self.pieces():
+            if self._pieces is None:
+                break
+        whole = self.whole
+        if whole is None:
+            raise ProxyError(
+                "body_too_large",
+                f"The body of a call that is signed over may have {KEEP_AT_MOST} bytes at most.",
+            )
+        return whole
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what has been kept, then what comes, to the end.
+
+        ProxyError: `body_too_large` past the limit, `bad_request` for broken chunked framing.
+        """
+        for piece in self._pieces or ():
+            yield piece
+        while not self.ended:
+            if self._on_read is not None:
+                on_read, self._on_read = self._on_read, None
+                on_read()
+            piece = await _read(self._content)
+            if not piece:
+                self.ended = True
+                return
+            self._take(piece)
+            yield piece
+
+    def forget(self) -> None:
+        """Give back the memory that this body was promised."""
+        _Ledger.kept -= self._reserved
+        self._reserved = 0
+
+    def _take(self, piece: bytes) -> None:
+        self.received += len(piece)
+        self._check(self.received)
+        if self._pieces is None:
+            return
+        if self.received > KEEP_AT_MOST or _Ledger.kept + len(piece) > _BUDGET:
+            self._pieces = None
+            self.forget()
+            return
+        self._pieces.append(piece)
+        self._reserved += len(piece)
+        _Ledger.kept += len(piece)
+
+    def _check(self, size: int) -> None:
+        if self._limit is not None and size > self._limit:
+            raise ProxyError(
+                "body_too_large", f"This route's max_body is {self._limit} bytes.", sent=False
+            )
+
+
+async def _read(content: StreamReader) -> bytes:
+    try:
+        return await content.readany()
+    except ConnectionError:
+        raise
+    except Exception:  # noqa: BLE001 - aiohttp sets several kinds; all mean broken framing
+        raise bad_request("The request body's chunked framing is broken.") from None
+
+
+def _read_nowait(content: StreamReader) -> bytes:
+    try:
+        return content.read_nowait()
+    except Exception:  # noqa: BLE001 - as above
+        raise bad_request("The request body's chunked framing is broken.") from None

@@ -1,0 +1,75 @@
+"""`ekeko run`: the proxy, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from proxy import config, process
+from proxy.app import App
+from proxy.cli.options import add_config
+from proxy.clock import SystemClock
+from proxy.secrets import SecretError
+from proxy.tls import TlsError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve: 0 after a drain, 1 if an address cannot be had, 2 for a bad configuration."""
+    try:
+        settings = _read(args.config)
+    except config.ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    process.set_up_logging(settings.log.level)
+    process.raise_descriptor_limit(settings.limits.connections)
+    return process.run(_serve(args.config, settings))
+
+
+def _read(path: Path) -> config.Settings:
+    settings = config.load(path)
+    config.resolve(settings)
+    return settings
+
+
+async def _serve(path: Path, settings: config.Settings) -> int:
+    app = App(settings, clock=SystemClock(), write=process.write_stdout)
+    try:
+        await app.start()
+    except (SecretError, TlsError) as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(error.strerror or error, file=sys.stderr)
+        return 1
+    await process.serve(app, reload=lambda: _reload(path, app))
+    return 0
+
+
+async def _reload(path: Path, app: App) -> None:
+    """Read the configuration again; a bad one is logged, and the old one stays."""
+    try:
+        await app.reload(await asyncio.to_thread(_read, path))
+    except config.ConfigError as error:
+        _log_refusal(error.problems)
+    except (SecretError, TlsError, OSError) as error:
+        _log_refusal([error])
+
+
+def _log_refusal(reasons: Iterable[object]) -> None:
+    for reason in reasons:
+        logger.error("the configuration stays as it was: %s", reason)

@@ -1,0 +1,79 @@
+"""What is no mistake in a file but worth knowing: it may not work here and now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.fields import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.config.problem import KeyPath, Problem
+    from proxy.config.settings import Settings
+    from proxy.fields import Listen, Tls
+
+
+def notes(settings: Settings) -> list[Problem]:
+    """List them in the file's order; this looks at the files and variables that it names."""
+    found = [
+        *_missing_secrets(settings),
+        *_missing_files(settings),
+        *_open_listeners(settings),
+        *_idle_strips(settings),
+    ]
+    places = settings.places
+    made = [
+        *(places.at_value(path, text) for path, text in found),
+        *(places.at_key(path, text) for path, text in _unused_credentials(settings)),
+    ]
+    return sorted(made, key=lambda note: (note.line, note.column))
+
+
+def _missing_secrets(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    for path, secret in settings.secrets():
+        if missing := secret.missing():
+            yield path, missing
+
+
+def _missing_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    for path, tls in _tls(settings):
+        for field in ("ca", "cert", "key"):
+            name = getattr(tls, field)
+            if name is not None and not Path(name).is_file():
+                yield (*path, field), "names a file that is not there"
+
+
+def _tls(settings: Settings) -> Iterator[tuple[KeyPath, Tls]]:
+    for name, route in settings.routes.items():
+        yield ("routes", name, "tls"), route.tls
+    for name, credential in settings.credentials.items():
+        if tls := getattr(credential, "tls", None):
+            yield ("credentials", name, "tls"), tls
+
+
+def _open_listeners(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    for path, listen in _listeners(settings):
+        if listen.path is None and not is_loopback(listen.host):
+            yield path, "is open to other machines, and whoever reaches it has your credentials"
+
+
+def _listeners(settings: Settings) -> Iterator[tuple[KeyPath, Listen]]:
+    for name, route in settings.routes.items():
+        yield ("routes", name, "listen"), route.listen
+    if settings.admin.listen:
+        yield ("admin", "listen"), settings.admin.listen
+
+
+def _unused_credentials(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    used = {route.credential for route in settings.routes.values()}
+    for name in settings.credentials:
+        if name not in used:
+            yield ("credentials", name), "is used by no route"
+
+
+def _idle_strips(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    for name, route in settings.routes.items():
+        if route.strip_prefix and route.prefix == "/":
+            yield ("routes", name, "strip_prefix"), "has no effect, as the prefix is '/'"

@@ -1,0 +1,132 @@
+"""The configuration as the program uses it: frozen, typed, every default in one place."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PrivateAttr
+
+from proxy.config.problem import Places
+from proxy.credentials import AnySettings
+from proxy.fields import (
+    HostField,
+    ListenField,
+    Model,
+    OriginField,
+    Tls,
+    ViaField,
+    WebOriginField,
+    parse_listen,
+)
+from proxy.values import (
+    CredentialName,
+    Items,
+    Name,
+    OperationsField,
+    PrefixField,
+    Seconds,
+    SecondsOrZero,
+    SizeField,
+    SocketMode,
+)
+
+
+class Timeout(Model):
+    """How long to wait for an upstream, in seconds."""
+
+    connect: Seconds = Field(default=5, description="Name lookup, TCP and TLS together")
+    response: Seconds = Field(default=60, description="From the request's end to the answer's head")
+    idle: Seconds = Field(default=60, description="Between two pieces of a body")
+    total: Seconds | None = Field(default=None, description="The whole exchange; null: no limit")
+
+
+class Route(Model):
+    """One way through the proxy: where callers arrive, where requests go, with what."""
+
+    listen: ListenField = Field(description="HOST:PORT, [::1]:PORT or unix:/PATH")
+    prefix: PrefixField = Field(
+        default="/", description="Which paths it serves; the longest prefix of a listener wins"
+    )
+    strip_prefix: bool = Field(
+        default=False, description="Whether `prefix` is removed before forwarding"
+    )
+    upstream: OriginField = Field(description="https://HOST[:PORT][/BASE/PATH]")
+    credential: str = Field(description="a name under `credentials`, or `none`")
+    allow: Items[OperationsField] | None = Field(
+        default=None, description="The only calls that pass, after strip_prefix; null: all"
+    )
+    timeout: Timeout = Field(default=Timeout(), description="How long to wait, in seconds")
+    max_body: SizeField | None = Field(
+        default=None, description="The largest request body, such as 64MiB; null: no limit"
+    )
+    tls: Tls = Field(default=Tls(), description="TLS towards the upstream")
+    via: ViaField | None = Field(
+        default=None, description="An outbound HTTP proxy: http://USER:PASS@HOST:PORT"
+    )
+    socket_mode: SocketMode = Field(
+        default="0600", description="Permissions of the unix socket, in quotes"
+    )
+
+
+class Admin(Model):
+    """The listener for health, metrics and the status page."""
+
+    listen: ListenField | None = Field(
+        default=parse_listen("127.0.0.1:8190"), description="Its address; null turns it off"
+    )
+
+
+class Access(Model):
+    """Who may call, besides local programs that use a loopback name."""
+
+    hosts: Items[HostField] = Field(
+        default=(), description="More names that callers may use in Host"
+    )
+    origins: Items[WebOriginField] = Field(
+        default=(), description="Web origins that may call from a browser"
+    )
+
+
+class Log(Model):
+    """What is written to stdout."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe message that is written"
+    )
+    access: bool = Field(default=True, description="Whether each request is logged")
+
+
+class Limits(Model):
+    """Bounds on what callers may hold; times in seconds."""
+
+    connections: Annotated[int, Field(gt=0)] = Field(
+        default=10000, description="Connections of callers, all listeners together"
+    )
+    header_timeout: Seconds = Field(default=10, description="For a request's whole head to arrive")
+    drain: SecondsOrZero = Field(
+        default=30, description="For requests in flight to finish when the proxy stops"
+    )
+
+
+class Settings(Model):
+    """A whole configuration."""
+
+    routes: dict[Name, Route] = Field(min_length=1, description="a mapping of names to routes")
+    credentials: dict[CredentialName, AnySettings] = Field(
+        default={}, description="The vendor credentials that routes attach, by name"
+    )
+    admin: Admin = Field(default=Admin(), description="Health, metrics and the status page")
+    access: Access = Field(default=Access(), description="Who may call")
+    log: Log = Field(default=Log(), description="What is written to stdout")
+    limits: Limits = Field(default=Limits(), description="Bounds on what callers may hold")
+
+    # Where each key stands in its file, for what is noticed after loading.
+    _places: Places = PrivateAttr(default_factory=Places)
+
+    @property
+    def places(self) -> Places:
+        """Where each key stands in the file that this was read from."""
+        return self._places
+
+    def placed(self, places: Places) -> Self:
+        """Take note of where each key stands."""
+        self._places = places
+        return self

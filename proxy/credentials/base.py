@@ -1,0 +1,136 @@
+"""What every kind of credential is: its settings, and what it does to an outgoing request."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from pydantic import Field
+
+from proxy.fields import Model, Origin, OriginField
+from proxy.values import Items
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.vendors.catalogue import Catalogue
+
+
+class CredentialSettings(Model):
+    """What every credential's configuration shares: the origins it may be sent to."""
+
+    # What `permits` and `vendor_origins` read: they can be asked where other fields are wrong.
+    rests_on: ClassVar[tuple[str, ...]] = ("origins",)
+
+    origins: Items[OriginField] = Field(
+        default=(), description="More origins that this credential may be sent to, such as a mirror"
+    )
+
+    def permits(self, origin: Origin) -> bool:
+        """Tell whether this credential may be sent there: the vendor's own, or listed."""
+        here = (origin.scheme, origin.host, origin.port)
+        return self.is_vendor(origin) or any(
+            (listed.scheme, listed.host, listed.port) == here for listed in self.origins
+        )
+
+    @abstractmethod
+    def is_vendor(self, origin: Origin) -> bool:
+        """Tell whether this is one of the vendor's own origins, for this environment."""
+
+    @property
+    @abstractmethod
+    def vendor_origins(self) -> str:
+        """Name the vendor's origins, for messages."""
+
+
+class Outgoing(NamedTuple):
+    """What a credential may know of a request.
+
+    `path` is the whole path that the upstream will see, percent-decoded; `read` holds the fields
+    that the credential consumes, by folded name; `body` is None unless it asked for it.
+    """
+
+    method: str
+    path: str
+    query: str
+    read: Mapping[str, bytes]
+    body: bytes | None
+
+
+class Authorization(Protocol):
+    """What is attached to one request: a block of header lines, each ended by CRLF."""
+
+    @property
+    def lines(self) -> bytes:
+        """The header lines."""
+        ...
+
+
+class Credential:
+    """What happens to a request's credentials. Passing everything untouched is the plainest.
+
+    `owned` are the header fields that a caller's copy of never passes; `consumed` are read and
+    removed; an answer whose status is in `refusals` may mean "ask again".
+    """
+
+    kind: ClassVar[str] = "none"
+    owned: frozenset[str] = frozenset()
+    consumed: frozenset[str] = frozenset()
+    refusals: ClassVar[frozenset[int]] = frozenset()
+    # Added to a request that has a body and no Content-Type.
+    content_type: ClassVar[bytes | None] = None
+    catalogue: Catalogue | None = None
+
+    def needs_body(self, method: str, path: str) -> bool:  # noqa: ARG002
+        """Tell whether `authorise` needs the whole body of such a request."""
+        return False
+
+    def is_financial(self, method: str, path: str) -> bool:  # noqa: ARG002
+        """Tell whether such a request moves money: then it is never sent twice on a doubt."""
+        return False
+
+    def local_answer(self, method: str, path: str) -> bytes | None:  # noqa: ARG002
+        """Return the JSON with which the proxy itself answers such a request, if it does."""
+        return None
+
+    async def authorise(self, outgoing: Outgoing) -> Authorization:  # noqa: ARG002
+        """Return what to attach; ProxyError if there is nothing valid to attach."""
+        return NOTHING
+
+    async def again(
+        self,
+        outgoing: Outgoing,  # noqa: ARG002
+        refused: Authorization,  # noqa: ARG002
+        answer: bytes,  # noqa: ARG002
+    ) -> Authorization | None:
+        """Return what to attach to a second try, None if the refusal is final.
+
+        `answer` is the body (its first 64 KiB) of an answer whose status is in `refusals`.
+        """
+        return None
+
+    async def preview(self, fields: Mapping[str, str]) -> Authorization:
+        """Return what a plain GET, or a call with these signed fields, would carry."""
+        del fields
+        return await self.authorise(Outgoing("GET", "/", "", {}, None))
+
+    def rekey(self) -> None:
+        """Take the secrets' present values: a file of one has changed."""
+
+    def trouble(self) -> str | None:
+        """Say why requests cannot be authorised just now, None if there is no reason to doubt."""
+        return None
+
+    def token_expires_in(self) -> float | None:
+        """Seconds that the current token is valid, None for kinds that have none to expire."""
+        return None
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class _Nothing(NamedTuple):
+    lines: bytes = b""
+
+
+NOTHING: Authorization = _Nothing()

@@ -1,0 +1,56 @@
+"""Eka's long-lived token: made in its console, sent as it is, never renewed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field
+
+from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
+from proxy.values import SECRET, SecretField
+from proxy.vendors import eka
+
+if TYPE_CHECKING:
+    from proxy.fields import Origin
+
+
+class BearerSettings(CredentialSettings):
+    """`kind: bearer`: Eka's long-lived token."""
+
+    kind: Literal["bearer"] = Field(description="bearer")
+    token: SecretField = Field(description=f"the token from Eka's console, {SECRET}")
+
+    def is_vendor(self, origin: Origin) -> bool:
+        return eka.is_origin(origin)
+
+    @property
+    def vendor_origins(self) -> str:
+        return eka.ORIGINS
+
+
+class Bearer(Credential):
+    """Attaches the configured token. A 401 with it is final: there is nothing to renew."""
+
+    kind = "bearer"
+    owned = eka.TOKEN_FIELDS
+
+    def __init__(self, settings: BearerSettings) -> None:
+        self._token = settings.token
+        self.catalogue = eka.catalogue()
+        self.rekey()
+
+    def rekey(self) -> None:
+        token = self._token.reveal().encode()
+        self._lines = StaticLines(b"Authorization: Bearer %b\r\nauth: %b\r\n" % (token, token))
+
+    async def authorise(self, outgoing: Outgoing) -> Authorization:  # noqa: ARG002
+        return self._lines
+
+
+class StaticLines(NamedTuple):
+    """Header lines that are the same for every request."""
+
+    lines: bytes
+
+    def __repr__(self) -> str:
+        return "StaticLines()"

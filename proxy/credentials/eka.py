@@ -1,0 +1,167 @@
+"""Eka's client credentials: a login, a short-lived token, its renewal."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
+from proxy.credentials.eka_login import EkaLogin, synthetic_answer
+from proxy.errors import ProxyError
+from proxy.fields import Model, Origin, OriginField, Tls, ViaField, parse_origin
+from proxy.tokens import Token
+from proxy.values import SECRET, Name, SecretField
+from proxy.vendors import eka
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from proxy.credentials import Tools
+    from proxy.credentials.login import LoginClient
+    from proxy.tokens import TokenSlot
+
+
+SHARING_KEY = Field(default=None, description="Another workspace's key, sent with the login")
+API_KEY = Field(default=None, description="The name that sharing_key had before 2026")
+USER_TOKEN = Field(default=None, description="Goes with api_key, for one user of the workspace")
+
+
+class Workspace(Model):
+    """Another workspace of the same client, chosen per request by `X-Eka-Workspace`."""
+
+    sharing_key: SecretField | None = SHARING_KEY
+    api_key: SecretField | None = API_KEY
+    user_token: SecretField | None = USER_TOKEN
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        if self.sharing_key is None and self.api_key is None:
+            raise PydanticCustomError(
+                "workspace", "selects no workspace: expected a 'sharing_key' or an 'api_key'"
+            )
+        return self
+
+
+class EkaSettings(CredentialSettings):
+    """`kind: eka`: Eka's client credentials, turned into short-lived tokens."""
+
+    kind: Literal["eka"] = Field(description="eka")
+    client_id: SecretField = Field(description=f"the API client's id, {SECRET}")
+    client_secret: SecretField = Field(description=f"the API client's secret, {SECRET}")
+    login_url: OriginField = Field(
+        default=parse_origin("https://api.eka.care"), description="Where to log in"
+    )
+    sharing_key: SecretField | None = SHARING_KEY
+    api_key: SecretField | None = API_KEY
+    user_token: SecretField | None = USER_TOKEN
+    workspaces: dict[Name, Workspace] = Field(
+        default={}, description="More workspaces, by the name to send in X-Eka-Workspace"
+    )
+    tls: Tls = Field(default=Tls(), description="TLS of the login")
+    via: ViaField | None = Field(
+        default=None, description="The outbound HTTP proxy of the login: http://USER:PASS@HOST:PORT"
+    )
+
+    def is_vendor(self, origin: Origin) -> bool:
+        return eka.is_origin(origin)
+
+    @property
+    def vendor_origins(self) -> str:
+        return eka.ORIGINS
+
+
+WORKSPACE_FIELD = "x-eka-workspace"
+
+
+class EkaTokens(Credential):
+    """Attaches a live token, one for each workspace, and answers the logins of vendor SDKs."""
+
+    kind = "eka"
+    owned = eka.TOKEN_FIELDS | {"client-id"}
+    consumed = frozenset({WORKSPACE_FIELD})
+    refusals = frozenset({401})
+
+    def __init__(
+        self,
+        name: str,
+        settings: EkaSettings,
+        *,
+        client: LoginClient,
+        tools: Tools,
+    ) -> None:
+        self.name = name
+        self.catalogue = eka.catalogue()
+        self._settings = settings
+        self._client = client
+        self._tools = tools
+        self.rekey()
+
+    def rekey(self) -> None:
+        spaces: dict[str, EkaSettings | Workspace] = {"": self._settings}
+        spaces |= self._settings.workspaces
+        self._logins = {name.encode(): self._login(space) for name, space in spaces.items()}
+        for login in self._logins.values():
+            self._tools.tokens.fetch_with(login.key, login.fetch)
+        self._slot(b"")  # the one that is kept warm
+
+    async def authorise(self, outgoing: Outgoing) -> Authorization:
+        return await self._slot(outgoing.read.get(WORKSPACE_FIELD, b"")).get()
+
+    async def again(
+        self, outgoing: Outgoing, refused: Authorization, answer: bytes
+    ) -> Authorization | None:
+        del answer  # the bodies of Eka's 401s differ from endpoint to endpoint
+        assert isinstance(refused, Token)  # noqa: S101 - what `authorise` returned
+        return await self._slot(outgoing.read.get(WORKSPACE_FIELD, b"")).replace(refused)
+
+    def local_answer(self, method: str, path: str) -> bytes | None:
+        if method == "POST" and path in (eka.LOGIN, eka.REFRESH, eka.REFRESH_V1):
+            return synthetic_answer(self._tools.clock.wall_ms() // 1000)
+        return None
+
+    def trouble(self) -> str | None:
+        return self._slot(b"").trouble()
+
+    def token_expires_in(self) -> float | None:
+        return self._slot(b"").expires_in()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _slot(self, workspace: bytes) -> TokenSlot:
+        login = self._logins.get(workspace)
+        if login is None:
+            raise ProxyError(
+                "unknown_workspace",
+                f"X-Eka-Workspace names no workspace of the credential '{self.name}'.",
+            )
+        return self._tools.tokens.slot(login.key, login.fetch, warm=not workspace)
+
+    def _login(self, space: EkaSettings | Workspace) -> EkaLogin:
+        settings = self._settings
+        body = {
+            "client_id": settings.client_id.reveal(),
+            "client_secret": settings.client_secret.reveal(),
+        }
+        chosen = {
+            name: secret.reveal()
+            for name in ("sharing_key", "api_key", "user_token")
+            if (secret := getattr(space, name)) is not None
+        }
+        return EkaLogin(
+            self.name,
+            body | chosen,
+            key=_identity(settings.login_url.root, body["client_id"], chosen),
+            client=self._client,
+            clock=self._tools.clock,
+            observer=self._tools.observer,
+        )
+
+
+def _identity(login: str, client_id: str, chosen: dict[str, str]) -> Hashable:
+    """Name what a token is for. Keys of a cache live long, so secrets enter as a digest."""
+    digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()
+    return ("eka", login, client_id, digest)

@@ -1,0 +1,247 @@
+"""Addresses, and the mappings of a configuration: what a vendor's settings are built from.
+
+The checks keep the rules of `proxy.values`: they never quote a value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from proxy import secrets
+from proxy.values import SECRET_SCHEMA, FileName, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PROXY = re.compile(r"http://(?:[^\s/?#@]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
+
+
+class Model(BaseModel):
+    """A mapping of the configuration: no unknown keys, no guessed types, nothing changed later."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+    )
+
+    def secrets(self) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
+        """Yield every secret in here with its key path."""
+        yield from _secrets_in(dict(self), ())
+
+
+def _secrets_in(
+    mapping: dict[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
+    for key, value in mapping.items():
+        if isinstance(value, secrets.Secret):
+            yield (*path, key), value
+        elif isinstance(value, Model | dict):
+            yield from _secrets_in(dict(value), (*path, key))
+
+
+class Origin(NamedTuple):
+    """Where an upstream is: scheme, host (lower case, no brackets), port, base path (or '')."""
+
+    scheme: str
+    host: str
+    port: int
+    base_path: str
+
+    @property
+    def authority(self) -> str:
+        """Give `host[:port]` as it stands in Host and in URLs: a default port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def root(self) -> str:
+        """Give the origin as text (RFC 6454, 6.2), without the base path."""
+        return f"{self.scheme}://{self.authority}"
+
+    def __str__(self) -> str:
+        return self.root + self.base_path
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether the host is a loopback address or `localhost`."""
+        return is_loopback(self.host)
+
+
+class Listen(NamedTuple):
+    """Where a listener accepts: `host` and `port`, or the `path` of a unix socket."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address (no brackets) is this machine's own loopback."""
+    name = host.removesuffix(".").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_origin(value: Any) -> Origin:
+    """Read `http[s]://host[:port][/base/path]`."""
+    if isinstance(value, Origin):
+        return value
+    wrong = PydanticCustomError(
+        "origin", "is not an origin: expected https://HOST[:PORT][/BASE/PATH], no user, no query"
+    )
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise wrong
+    try:
+        url = urlsplit(value)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise wrong from None
+    if url.scheme not in _DEFAULT_PORTS or port == 0 or set(value) & set("@?#%; \\"):
+        raise wrong
+    base = url.path.rstrip("/")
+    if not host or not _is_host(host) or "//" in base or "/." in base:
+        raise wrong
+    return Origin(url.scheme, host, port or _DEFAULT_PORTS[url.scheme], base)
+
+
+def parse_upstream(value: Any) -> Origin:
+    """Read an origin that requests go to: plain http only where nobody can listen in."""
+    origin = parse_origin(value)
+    if origin.scheme == "http" and not origin.is_loopback:
+        raise PydanticCustomError(
+            "plain_http", "is plain http to another machine: expected https, or a loopback address"
+        )
+    return origin
+
+
+def parse_web_origin(value: Any) -> Origin:
+    """Read an origin as browsers send it in `Origin`: no path."""
+    origin = parse_origin(value)
+    if origin.base_path:
+        raise PydanticCustomError("origin", "has a path: expected http[s]://HOST[:PORT] alone")
+    return origin
+
+
+def _is_host(host: str) -> bool:
+    if ":" not in host:
+        return _NAME.fullmatch(host) is not None
+    try:
+        return ipaddress.ip_address(host).version == 6  # noqa: PLR2004 - IPv6
+    except ValueError:
+        return False
+
+
+def parse_listen(value: Any) -> Listen:
+    """Read `host:port`, `[v6]:port` or `unix:/path`."""
+    if isinstance(value, Listen):
+        return value
+    wrong = PydanticCustomError(
+        "listen", "is not an address: expected HOST:PORT, [::1]:PORT or unix:/PATH"
+    )
+    if not isinstance(value, str) or not value.isprintable():
+        raise wrong
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode()) > 107:  # noqa: PLR2004 - unix(7)
+            raise wrong
+        return Listen("", 0, path)
+    host, _, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not _PORT.fullmatch(port) or int(port) > 65535:  # noqa: PLR2004 - 16 bits
+        raise wrong
+    if bracketed != (":" in host) or not _is_host(host):
+        raise wrong
+    return Listen(host.lower(), int(port))
+
+
+def parse_host(value: Any) -> str:
+    """Read a host name or address by itself, in lower case."""
+    if isinstance(value, str) and _is_host(value):
+        return value.lower()
+    raise PydanticCustomError(
+        "host", "is not a host name: expected a name or an address, without scheme and port"
+    )
+
+
+def parse_via(value: Any) -> secrets.Secret:
+    """Read an outbound proxy's URL, a secret for the password that may be in it."""
+    secret = secrets.parse(value)
+    if secret.kind == "literal" and not is_proxy_url(secret.reveal()):
+        raise PydanticCustomError(
+            "via", "is not a proxy's URL: expected http://[USER:PASSWORD@]HOST:PORT"
+        )
+    return secret
+
+
+def is_proxy_url(text: str) -> bool:
+    """Tell whether this is `http://[user:password@]host:port`."""
+    return _PROXY.fullmatch(text) is not None
+
+
+ViaField = Annotated[secrets.Secret, PlainValidator(parse_via), SECRET_SCHEMA]
+OriginField = Annotated[
+    Origin,
+    PlainValidator(parse_upstream),
+    text("An origin, optionally with a base path", "https://api.eka.care"),
+]
+WebOriginField = Annotated[
+    Origin,
+    PlainValidator(parse_web_origin),
+    text("A web origin", "http://localhost:3000"),
+]
+ListenField = Annotated[
+    Listen,
+    PlainValidator(parse_listen),
+    text("HOST:PORT, [::1]:PORT or unix:/PATH; port 0 picks a free one", "127.0.0.1:8180"),
+]
+HostField = Annotated[
+    str, PlainValidator(parse_host), text("A host name or address", "proxy.internal")
+]
+
+
+class Tls(Model):
+    """TLS towards an upstream: files in PEM form."""
+
+    ca: FileName | None = Field(default=None, description="Authorities to trust; null: the usual")
+    cert: FileName | None = Field(default=None, description="A client certificate")
+    key: FileName | None = Field(default=None, description="The client certificate's key")
+    server_name: HostField | None = Field(
+        default=None, description="The name to ask for and to verify; null: the upstream's host"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise PydanticCustomError(
+                "tls", "has one of 'cert' and 'key': expected both, or neither"
+            )
+        return self

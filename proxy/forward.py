@@ -1,0 +1,342 @@
+"""One request's way through: guard → route → path → allow → strip → authorise → send → stream.
+
+What came in is never changed; what goes out is built beside it. Failures are ProxyErrors from
+wherever they are noticed to `Exchange.run`, which answers them, or breaks the caller's connection
+where an answer has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+from proxy import cors
+from proxy import target as targets
+from proxy.body import RequestBody
+from proxy.caller import Caller
+from proxy.credentials.base import Outgoing
+from proxy.errors import ProxyError, bad_request
+from proxy.headers import RequestSorter
+from proxy.observe import Event
+from proxy.send import Sending
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from proxy.clock import Clock
+    from proxy.guard import Guard
+    from proxy.headers import Fields
+    from proxy.observe import Observer
+    from proxy.route import Route
+    from proxy.routing import Prefixes
+    from proxy.send import Reply
+    from proxy.target import Target
+    from proxy.upstream.codec import Head
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+_UNROUTED: Final = RequestSorter()
+_CALLER_CLOSED: Final = 499  # for the log alone; nginx's number for it
+
+
+class RequestIds:
+    """Makes request ids: unique in the process, and very likely everywhere."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex()
+        self._count = 0
+
+    def make(self) -> str:
+        """Return the next id."""
+        self._count += 1
+        return f"{self._prefix}{self._count:012x}"
+
+
+class Forwarder:
+    """What one listener does with requests. `guard` and `routes` change with a reload."""
+
+    def __init__(
+        self, guard: Guard, routes: Prefixes[Route], *, clock: Clock, observer: Observer
+    ) -> None:
+        self.guard = guard
+        self.routes = routes
+        self.clock = clock
+        self.observer = observer
+        self.ids = RequestIds()
+        self.in_flight = 0
+        self.draining = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request of aiohttp's server."""
+        self.in_flight += 1
+        try:
+            return await Exchange(self, request).run()
+        finally:
+            self.in_flight -= 1
+
+    def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
+        """Answer a request that could not even be parsed."""
+        exchange = Exchange(self, request)
+        exchange.answer_error(error)
+        exchange.report()
+        return exchange.caller.outcome
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_code",
+        "_cors",
+        "_fields",
+        "_forwarder",
+        "_request",
+        "_request_id",
+        "_route",
+        "_sending",
+        "_started",
+        "_status",
+        "_target",
+        "caller",
+    )
+
+    def __init__(self, forwarder: Forwarder, request: web.BaseRequest) -> None:
+        self._forwarder = forwarder
+        self._request = request
+        self._began = forwarder.clock.now()
+        self._started = forwarder.clock.wall_ms()
+        self.caller = Caller(request, keep_alive=request.keep_alive and not forwarder.draining)
+        self._fields: Fields | None = None
+        self._request_id = ""
+        self._route: Route | None = None
+        self._target: Target | None = None
+        self._body: RequestBody | None = None
+        self._sending: Sending | None = None
+        self._cors: list[bytes] = []
+        self._status = 0
+        self._code: str | None = None
+
+    async def run(self) -> web.StreamResponse:
+        """Serve the request, whatever happens, and tell the observer."""
+        try:
+            await self._serve()
+        except ProxyError as error:
+            self._fail(error)
+        except (asyncio.CancelledError, ConnectionError):
+            # The caller has gone: nobody is left to answer.
+            self._status = self._status or _CALLER_CLOSED
+            self._code = "caller_closed"
+            self.caller.break_off()
+            raise
+        except Exception as error:
+            logger.exception("request %s failed unexpectedly", self._request_id)
+            self._fail(
+                ProxyError(
+                    "internal_error",
+                    f"An error of the proxy's own ({type(error).__name__}); its log has more.",
+                    sent=self._sending is not None and self._sending.attempts > 0,
+                )
+            )
+        finally:
+            if self._body is not None:
+                self._body.forget()
+            if self._route is not None:
+                self._route.in_flight -= 1
+            self.report()
+        return self.caller.outcome
+
+    # Policy.
+
+    async def _serve(self) -> None:
+        request, forwarder = self._request, self._forwarder
+        target, refusal = _parse(request.raw_path)
+        route = self._enter(forwarder.routes.find(target.path) if target else None)
+        self._fields = (route.sorter if route else _UNROUTED).sort(request.raw_headers)
+        read = self._fields.read
+        self._take_request_id(read.get("x-request-id"))
+        forwarder.guard.check(read)
+        if target is None:
+            raise refusal or bad_request("")
+        self._target = target
+        if "origin" in read and self._answer_preflight(read["origin"]):
+            return
+        if route is None:
+            raise ProxyError("no_route", "No route of this listener has a prefix of this path.")
+        await self._forward(route, route.strip(target), self._fields)
+
+    def _enter(self, route: Route | None) -> Route | None:
+        self._route = route
+        if route is not None:
+            route.in_flight += 1
+        return route
+
+    async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
+        method, credential = self._request.method, route.credential
+        answer = credential.local_answer(method, target.path)
+        if answer is not None:
+            self._answer_locally(answer)
+            return
+        if not route.allows(method, target.path):
+            raise ProxyError("not_allowed", f"The route '{route.name}' does not allow this call.")
+        body = self._body = self._read_framing(route, fields.read)
+        path = route.base_path + target.path
+        signed = await body.read_whole() if credential.needs_body(method, path) else None
+        sending = self._sending = Sending(
+            route,
+            Outgoing(method, path, target.query, fields.read, signed),
+            target=(route.base_path + target.raw).encode("utf-8", "surrogateescape"),
+            fields=fields,
+            body=body,
+            request_id=self._request_id,
+            clock=self._forwarder.clock,
+        )
+        reply = await sending.reply()
+        if reply.connection is None:
+            await self._relay_whole(route, reply)
+        else:
+            await self._relay_stream(route, reply, sending)
+
+    def _read_framing(self, route: Route, read: dict[str, bytes]) -> RequestBody:
+        """Read how the body is framed. aiohttp's parser has refused what is ambiguous."""
+        length: int | None = int(read.get("content-length", b"0"))
+        if "transfer-encoding" in read:
+            if self._request.version < (1, 1):
+                raise bad_request("HTTP/1.0 has no Transfer-Encoding.")
+            length = None
+        invite = None
+        if "expect" in read:
+            if read["expect"].lower() != b"100-continue":
+                raise bad_request("The only expectation that can be met is 100-continue.")
+            invite = self.caller.invite_body
+        return RequestBody(self._request.content, length, limit=route.max_body, on_read=invite)
+
+    def _take_request_id(self, given: bytes | None) -> None:
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            self._request_id = given.decode()
+        else:
+            self._request_id = self._forwarder.ids.make()
+
+    # The upstream's answer.
+
+    async def _relay_whole(self, route: Route, reply: Reply) -> None:
+        """Send an answer that is all there in one write."""
+        start, bodiless = self._start(route, reply.head)
+        body = b"" if bodiless else self.caller.frame(reply.pieces, last=True)
+        self.caller.write(start + body)
+        await self.caller.drain()
+
+    async def _relay_stream(self, route: Route, reply: Reply, sending: Sending) -> None:
+        """Send an answer as it comes, no faster than the caller takes it."""
+        connection, caller = reply.connection, self.caller
+        assert connection is not None  # noqa: S101 - a reply without one is whole
+        try:
+            start, _ = self._start(route, reply.head)
+            pieces, complete = reply.pieces, False
+            while True:
+                caller.write(start + caller.frame(pieces, last=complete))
+                await caller.drain()
+                if complete:
+                    return
+                await connection.more(route.timeout.idle)
+                start, pieces, complete = b"", connection.take(), connection.reader.complete
+        finally:
+            await sending.finish(reply)
+
+    def _start(self, route: Route, head: Head) -> tuple[bytes, bool]:
+        """Make the answer's head; tell whether it has no body whatever its fields say."""
+        self._status = head.status
+        bodiless = self._request.method == "HEAD" or head.status in (204, 304)
+        lines = head.fields.lines
+        location = head.fields.read.get("location")
+        if location is not None and self._fields is not None:
+            relocated = route.relocate(location, self._fields.read["host"])
+            lines.append(b"Location: %b\r\n" % relocated)
+        if self._cors:
+            lines = [line for line in lines if line[:15].lower() != b"access-control-"]
+        lines.append(b"X-Request-Id: %b\r\n" % self._request_id.encode())
+        lines += self._cors
+        start = self.caller.head(head.status, head.reason, lines, head.length, bodiless=bodiless)
+        return start, bodiless
+
+    # The proxy's own answers.
+
+    def _answer_locally(self, body: bytes) -> None:
+        self._status = 200
+        lines = [
+            b"Content-Type: application/json\r\n",
+            b"X-Request-Id: %b\r\n" % self._request_id.encode(),
+            *self._cors,
+        ]
+        self.caller.answer(200, lines, body)
+
+    def _answer_preflight(self, origin: bytes) -> bool:
+        """Answer a preflight of a listed origin; other requests of its get their fields later."""
+        preflight = cors.preflight_lines(self._request.method, self._request.raw_headers)
+        self._cors = cors.answer_lines(origin)
+        if preflight is None:
+            return False
+        self._status = 204
+        self.caller.answer(204, [*self._cors, *preflight], b"")
+        return True
+
+    def _fail(self, error: ProxyError) -> None:
+        """Answer an error as far as an answer can still be given."""
+        if error.sent and self._sending is not None and self._sending.is_financial:
+            error.as_unknown_outcome()
+        if self.caller.started:
+            self._code = error.code
+            self.caller.break_off()
+        else:
+            self.answer_error(error)
+
+    def answer_error(self, error: ProxyError) -> None:
+        """Send a problem answer; break off instead where a 4xx would deny what was sent."""
+        self._status, self._code = error.status, error.code
+        if not self._request_id:
+            self._take_request_id(None)
+        caller = self.caller
+        if error.code == "bad_request" or not self._request.content.is_eof():
+            caller.keep_alive = False  # what follows on the connection may not be a request
+        if error.sent and error.status < 500:  # noqa: PLR2004 - the 4xx class
+            caller.break_off()
+            return
+        route = self._route.name if self._route else ""
+        try:
+            caller.answer_error(error, route=route, request_id=self._request_id, lines=self._cors)
+        except ConnectionError:
+            caller.keep_alive = False
+
+    def report(self) -> None:
+        """Tell the observer what happened."""
+        route, target, body, sending = self._route, self._target, self._body, self._sending
+        self._forwarder.observer.exchanged(
+            Event(
+                started=self._started,
+                request_id=self._request_id,
+                route=route.name if route else "",
+                method=self._request.method,
+                path=route.template(target) if route and target else "",
+                status=self._status,
+                code=self._code,
+                duration=self._forwarder.clock.now() - self._began,
+                upstream=sending.took if sending else None,
+                bytes_in=body.received if body else 0,
+                bytes_out=self.caller.sent,
+                caller=getattr(self._request.protocol, "caller", ""),
+                attempts=sending.attempts if sending else 0,
+            )
+        )
+
+
+def _parse(raw: str) -> tuple[Target | None, ProxyError | None]:
+    """Read the target; a refusal is kept, for the guard speaks first."""
+    try:
+        return targets.parse(raw), None
+    except ProxyError as refusal:
+        return None, refusal

@@ -1,0 +1,101 @@
+"""What one configuration makes at run time: credentials and routes. A reload makes the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy import credentials
+from proxy.credentials.base import Credential
+from proxy.guard import Guard
+from proxy.route import Route, Timeouts
+from proxy.upstream.dial import Dialer
+from proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Route as RouteSettings
+    from proxy.config.settings import Settings
+    from proxy.fields import Listen
+
+
+class Generation(NamedTuple):
+    """The credentials and routes of one configuration."""
+
+    settings: Settings
+    credentials: dict[str, Credential]
+    routes: dict[str, Route]
+
+    def by_listener(self) -> dict[Listen, list[tuple[str, Route]]]:
+        """Group routes by the address at which they are asked for, with their prefixes."""
+        grouped: dict[Listen, list[tuple[str, Route]]] = {}
+        for name, route in self.settings.routes.items():
+            grouped.setdefault(route.listen, []).append((route.prefix, self.routes[name]))
+        return grouped
+
+    def guard(self, listen: Listen) -> Guard:
+        """Make the guard of one listener: its own address is one of the names it goes by."""
+        access = self.settings.access
+        return Guard(
+            [*access.hosts, *([listen.host] if listen.host else [])],
+            [origin.root for origin in access.origins],
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether a request is in flight."""
+        return any(route.in_flight for route in self.routes.values())
+
+    def sweep(self, now: float) -> None:
+        """See to deadlines; `now` is the loop's time."""
+        for route in self.routes.values():
+            route.pool.sweep(now)
+
+    def retire(self) -> None:
+        """Keep no connection that is not in use."""
+        for route in self.routes.values():
+            route.pool.close()
+
+    async def close(self) -> None:
+        """Break off what is in flight."""
+        for route in self.routes.values():
+            route.pool.abort()
+        for credential in self.credentials.values():
+            await credential.close()
+
+
+async def build(settings: Settings, tools: credentials.Tools) -> Generation:
+    """Make credentials and routes; SecretError or TlsError if a file cannot be used.
+
+    Secrets have been read by now (`config.resolve`); certificates are read here, in a thread.
+    """
+    built = {
+        name: credentials.build(name, each, tools) for name, each in settings.credentials.items()
+    }
+    dialers = await asyncio.to_thread(
+        lambda: {name: _dialer(route) for name, route in settings.routes.items()}
+    )
+    routes = {
+        name: _route(name, route, built.get(route.credential) or Credential(), dialers[name])
+        for name, route in settings.routes.items()
+    }
+    return Generation(settings, built, routes)
+
+
+def _dialer(settings: RouteSettings) -> Dialer:
+    via = settings.via.reveal() if settings.via else None
+    return Dialer(settings.upstream, settings.tls, via)
+
+
+def _route(name: str, settings: RouteSettings, credential: Credential, dialer: Dialer) -> Route:
+    timeout = settings.timeout
+    return Route(
+        name,
+        upstream=settings.upstream,
+        credential=credential,
+        pool=Pool(dialer, connect_timeout=timeout.connect),
+        timeout=Timeouts(timeout.response, timeout.idle, timeout.total),
+        prefix=settings.prefix,
+        strip_prefix=settings.strip_prefix,
+        allow=settings.allow,
+        max_body=settings.max_body,
+    )

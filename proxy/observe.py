@@ -1,0 +1,63 @@
+"""What happened, told once: one event for each exchange, to whoever listens.
+
+The access log, the metrics and the status page all see the same event and nothing else, so none
+of them can show what the event does not hold: no header, no query, no body, no real path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Event(NamedTuple):
+    """One finished exchange.
+
+    `path` is a template; `code` is an error code of ours, or None; times are seconds; `started`
+    is milliseconds since the epoch; sizes are body bytes from and to the caller.
+    """
+
+    started: int
+    request_id: str
+    route: str
+    method: str
+    path: str
+    status: int
+    code: str | None
+    duration: float
+    upstream: float | None
+    bytes_in: int
+    bytes_out: int
+    caller: str
+    attempts: int
+
+
+class Observer(Protocol):
+    """Is told of what happens. Must be quick, and must not fail."""
+
+    def exchanged(self, event: Event) -> None:
+        """Note a finished exchange."""
+        ...
+
+    def fetched(self, credential: str, grant: str, outcome: str) -> None:
+        """Note a call to a token endpoint: its grant, and `ok`, `refused` or `failed`."""
+        ...
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def exchanged(self, event: Event) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.exchanged(event)
+
+    def fetched(self, credential: str, grant: str, outcome: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.fetched(credential, grant, outcome)

@@ -1,0 +1,105 @@
+"""One route at run time: where its requests go, with what, and how paths map both ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from proxy.errors import bad_request
+from proxy.headers import RequestSorter
+from proxy.vendors.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from proxy.credentials.base import Credential
+    from proxy.fields import Origin
+    from proxy.routing import Operations
+    from proxy.target import Target
+    from proxy.upstream.pool import Pool
+
+_NO_CATALOGUE = Catalogue([])
+
+
+class Timeouts(NamedTuple):
+    """Seconds to wait for an upstream; None for no limit."""
+
+    response: float
+    idle: float
+    total: float | None
+
+
+class Route:
+    """A route. `in_flight` counts the requests that it serves at the moment."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        upstream: Origin,
+        credential: Credential,
+        pool: Pool,
+        timeout: Timeouts,
+        prefix: str = "/",
+        strip_prefix: bool = False,
+        allow: tuple[Operations, ...] | None = None,
+        max_body: int | None = None,
+    ) -> None:
+        self.name = name
+        self.credential = credential
+        self.pool = pool
+        self.timeout = timeout
+        self.max_body = max_body
+        self.sorter = RequestSorter(credential.owned, credential.consumed)
+        self.base_path = upstream.base_path
+        self.host_line = b"Host: %b\r\n" % upstream.authority.encode()
+        self.in_flight = 0
+        self._upstream = upstream
+        self._strip = prefix.rstrip("/") if strip_prefix else ""
+        self._allow = allow
+        self._catalogue = credential.catalogue or _NO_CATALOGUE
+
+    def allows(self, method: str, path: str) -> bool:
+        """Tell whether `allow` has this operation; the path is as after `strip_prefix`."""
+        return self._allow is None or any(each.allows(method, path) for each in self._allow)
+
+    def strip(self, target: Target) -> Target:
+        """Remove the prefix, where this route does; ProxyError if it is spelled in another way."""
+        if not self._strip:
+            return target
+        if not target.raw_path.startswith(self._strip):
+            raise bad_request("The route's prefix has to be spelled without percent-encoding.")
+        at = len(self._strip)
+        raw_path, path = target.raw_path[at:] or "/", target.path[at:] or "/"
+        raw = raw_path + target.raw[len(target.raw_path) :]
+        return target._replace(raw=raw, raw_path=raw_path, path=path)
+
+    def template(self, target: Target) -> str:
+        """Return the vendor's template of a path, which holds nobody's number."""
+        return self._catalogue.template(self.base_path + target.path[len(self._strip) :])
+
+    def relocate(self, location: bytes, host: bytes) -> bytes:
+        """Turn a Location on the upstream's own origin into one on the listener's (`host`)."""
+        text = location.decode("latin-1")
+        try:
+            url = urlsplit(text)
+            port = url.port or {"http": 80, "https": 443}.get(url.scheme or self._upstream.scheme)
+        except ValueError:
+            return location
+        if url.netloc:
+            here = (self._upstream.host, self._upstream.port)
+            if (url.scheme or self._upstream.scheme) != self._upstream.scheme:
+                return location
+            if (url.hostname, port) != here:
+                return location
+            prefix = f"http://{host.decode('latin-1')}"
+        elif text.startswith("/"):
+            prefix = ""
+        else:
+            return location
+        rest = text[text.index(url.netloc) + len(url.netloc) :] if url.netloc else text
+        if not self._is_below_base(url.path):
+            return location
+        return (prefix + self._strip + rest[len(self.base_path) :]).encode("latin-1")
+
+    def _is_below_base(self, path: str) -> bool:
+        base = self.base_path
+        return not base or path == base or path.startswith(base + "/")

@@ -1,0 +1,87 @@
+"""Which route serves a path, and which operations a pattern names. Pure: no I/O, no clock.
+
+Patterns are judged against the path as the upstream will understand it: percent-decoded, with
+every spelling that could be read in two ways already refused (`proxy.target`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
+_PATTERN = re.compile(r"(?:/[^/\s]*)+")
+
+
+class Operations(NamedTuple):
+    """A set of operations, written `METHOD[,METHOD] PATTERN`.
+
+    In the pattern `*` stands for any run of characters within one segment, and a segment `**`
+    for any number of segments, none included. The method `*` stands for every method.
+    """
+
+    text: str
+    methods: frozenset[str]
+    exact: re.Pattern[str]
+    lenient: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Operations:
+        """Read `METHOD[,METHOD] PATTERN`; a ValueError tells what was expected."""
+        methods, _, pattern = text.partition(" ")
+        names = methods.split(",")
+        if not all(_METHOD.fullmatch(name) for name in names) or not _PATTERN.fullmatch(pattern):
+            raise ValueError("expected METHOD[,METHOD] /PATTERN, such as 'GET,POST /v1/**'")
+        regex = "".join(_segment(segment) for segment in pattern.split("/")[1:])
+        return cls(
+            text,
+            frozenset(names),
+            re.compile(regex),
+            re.compile(regex.removesuffix("/") + "/?", re.IGNORECASE),
+        )
+
+    def allows(self, method: str, path: str) -> bool:
+        """Tell whether this names the operation exactly: for lists of what is permitted."""
+        return self._has(method) and self.exact.fullmatch(path) is not None
+
+    def covers(self, method: str, path: str) -> bool:
+        """Tell whether an upstream might take this for the operation.
+
+        For lists of what needs care (payments): letter case and a trailing slash, which some
+        servers ignore, make no difference.
+        """
+        return self._has(method) and self.lenient.fullmatch(path) is not None
+
+    def _has(self, method: str) -> bool:
+        return method in self.methods or "*" in self.methods
+
+
+def _segment(segment: str) -> str:
+    if segment == "**":
+        return r"(?:/[^/]*)*"
+    return "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
+
+
+T = TypeVar("T")
+
+
+class Prefixes(Generic[T]):
+    """Routes of one listener: the longest prefix that ends at a segment's end wins."""
+
+    def __init__(self, routes: Iterable[tuple[str, T]]) -> None:
+        self._by_prefix = {prefix.rstrip("/"): route for prefix, route in routes}
+        self._only = self._by_prefix.get("") if len(self._by_prefix) == 1 else None
+
+    def find(self, path: str) -> T | None:
+        """Return what serves this path, None if nothing does; cost grows with the path alone."""
+        if self._only is not None:
+            return self._only
+        prefix = path
+        while True:
+            route = self._by_prefix.get(prefix)
+            if route is not None or not prefix:
+                return route
+            prefix = prefix[: prefix.rindex("/")] if "/" in prefix else ""

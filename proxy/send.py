@@ -1,0 +1,246 @@
+"""Sending one request upstream, and the few cases in which it is sent again.
+
+Nothing is sent twice except:
+- after a kept-alive connection closed before any byte of an answer: GET, HEAD and OPTIONS, and
+  whatever had not been sent at all;
+- after an answer that refused the credential (`Credential.refusals`), with a renewed one.
+Both need the whole body at hand. A financial call is sent again in the second case only, where the
+vendor says that it was turned away at the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.errors import ProxyError
+from proxy.upstream.pool import IDLE_AT_MOST, IDLE_AT_MOST_UNSAFE
+
+if TYPE_CHECKING:
+    from proxy.body import RequestBody
+    from proxy.clock import Clock
+    from proxy.credentials.base import Authorization, Outgoing
+    from proxy.headers import Fields
+    from proxy.route import Route
+    from proxy.upstream.codec import Head
+    from proxy.upstream.connection import Connection
+
+# Methods that RFC 9110, 9.2.1 calls safe, less TRACE: sending one twice does no harm.
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REFUSAL_AT_MOST: Final = 64 * 1024  # bytes of a refusing answer that a credential may read
+
+
+class Reply(NamedTuple):
+    """An upstream's answer: its head, the body pieces that have come, and where more come from.
+
+    `connection` is None once the whole body is in `pieces`.
+    """
+
+    head: Head
+    pieces: list[bytes]
+    connection: Connection | None
+
+
+class Sending:
+    """One request on its way to the upstream.
+
+    `target` is the request target as it is sent. `attempts` counts how often the request was
+    begun, `took` is the time in seconds to the last answer's head.
+    """
+
+    __slots__ = (
+        "_body",
+        "_clock",
+        "_fields",
+        "_outgoing",
+        "_request_id",
+        "_route",
+        "_target",
+        "_uploading",
+        "attempts",
+        "took",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        outgoing: Outgoing,
+        *,
+        target: bytes,
+        fields: Fields,
+        body: RequestBody,
+        request_id: str,
+        clock: Clock,
+    ) -> None:
+        self._route = route
+        self._outgoing = outgoing
+        self._target = target
+        self._fields = fields
+        self._body = body
+        self._request_id = request_id
+        self._clock = clock
+        self._uploading: asyncio.Task[None] | None = None
+        self.attempts = 0
+        self.took: float | None = None
+
+    async def reply(self) -> Reply:
+        """Authorise and send; once more where the credential was refused and can be renewed."""
+        credential, outgoing = self._route.credential, self._outgoing
+        authorization = await credential.authorise(outgoing)
+        first = await self._attempt(authorization)
+        if first.head.status not in credential.refusals:
+            return first
+        first, answer = await self._hold(first)
+        try:
+            renewed = await credential.again(outgoing, authorization, answer)
+        except ProxyError:
+            return first  # nothing better to send: the refusal is the answer
+        except BaseException:
+            await self.finish(first)
+            raise
+        if renewed is None or self._body.whole is None or first.connection is not None:
+            return first
+        try:
+            return await self._attempt(renewed)
+        except ProxyError as error:
+            if error.sent:
+                raise
+            return first
+
+    async def stop(self) -> None:
+        """Give up what is still being uploaded."""
+        if self._uploading is not None:
+            uploading, self._uploading = self._uploading, None
+            uploading.cancel()
+            await asyncio.wait([uploading])
+
+    async def finish(self, reply: Reply) -> None:
+        """Give back the reply's connection, read to its end or not."""
+        await self.stop()
+        if reply.connection is not None:
+            self._route.pool.release(reply.connection)
+
+    async def _attempt(self, authorization: Authorization) -> Reply:
+        """Send on a connection that may have been used before; on a new one if that had closed."""
+        pool = self._route.pool
+        idle = IDLE_AT_MOST if self._outgoing.method in _SAFE else IDLE_AT_MOST_UNSAFE
+        connection = await pool.acquire(idle_at_most=idle)
+        try:
+            return await self._converse(connection, authorization)
+        except ProxyError as error:
+            if not self._may_repeat(connection, error):
+                raise
+        connection = await pool.acquire(idle_at_most=0)
+        return await self._converse(connection, authorization)
+
+    def _may_repeat(self, connection: Connection, error: ProxyError) -> bool:
+        return (
+            error.code == "upstream_closed"
+            and connection.reused
+            and connection.reader.untouched
+            and self._body.whole is not None
+            and (not error.sent or (self._outgoing.method in _SAFE and not self.is_financial))
+        )
+
+    @property
+    def is_financial(self) -> bool:
+        """Tell whether the request moves money."""
+        return self._route.credential.is_financial(self._outgoing.method, self._outgoing.path)
+
+    async def _converse(self, connection: Connection, authorization: Authorization) -> Reply:
+        """Run one exchange up to the answer's head, or to its end if that has come with it."""
+        self.attempts += 1
+        began = self._clock.now()
+        try:
+            connection.begin(
+                bodiless=self._outgoing.method == "HEAD", total=self._route.timeout.total
+            )
+            self._send(connection, authorization)
+            head = await connection.head()
+        except BaseException:
+            await self.stop()
+            self._route.pool.release(connection)
+            raise
+        self.took = self._clock.now() - began
+        pieces = connection.take()
+        if not connection.reader.complete or not connection.wrote_all:
+            return Reply(head, pieces, connection)
+        self._route.pool.release(connection)
+        return Reply(head, pieces, None)
+
+    def _send(self, connection: Connection, authorization: Authorization) -> None:
+        """Write the request; a body that is still coming is sent by a task of its own."""
+        head, body = self._head(authorization), self._body
+        whole = body.whole
+        if whole is None:
+            connection.write(head)
+            self._uploading = asyncio.create_task(self._upload(connection))
+            return
+        if body.length is None:
+            whole = _chunk(whole) + b"0\r\n\r\n"
+        connection.write(head + whole)
+        connection.wrote_all = True
+        connection.wait_for(self._route.timeout.response)
+
+    async def _upload(self, connection: Connection) -> None:
+        """Send the body as it comes, no faster than the upstream takes it."""
+        body, timeout = self._body, self._route.timeout
+        try:
+            async for piece in body.pieces():
+                connection.write(_chunk(piece) if body.length is None else piece)
+                await connection.drain(timeout.idle)
+            if body.length is None:
+                connection.write(b"0\r\n\r\n")
+        except ProxyError as error:
+            connection.fail(error)
+        except ConnectionError:
+            connection.abort()  # the caller has gone: what was sent must not look whole
+        else:
+            connection.wrote_all = True
+            if connection.reader.head is None:
+                connection.wait_for(timeout.response)
+
+    def _head(self, authorization: Authorization) -> bytes:
+        read, body = self._fields.read, self._body
+        parts = [
+            b"%b %b HTTP/1.1\r\n" % (self._outgoing.method.encode(), self._target),
+            self._route.host_line,
+            *self._fields.lines,
+            authorization.lines,
+            b"X-Request-Id: %b\r\n" % self._request_id.encode(),
+        ]
+        if body.length is None:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        elif "content-length" in read:
+            parts.append(b"Content-Length: %b\r\n" % read["content-length"])
+        content_type = self._route.credential.content_type
+        if content_type is not None and body.length != 0 and "content-type" not in read:
+            parts.append(b"Content-Type: %b\r\n" % content_type)
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    async def _hold(self, reply: Reply) -> tuple[Reply, bytes]:
+        """Read a refusal's body, up to 64 KiB, and keep it: it may still be the answer."""
+        connection, held = reply.connection, list(reply.pieces)
+        while connection is not None and sum(map(len, held)) < _REFUSAL_AT_MOST:
+            if connection.reader.complete and not connection.reader.size:
+                if not connection.wrote_all:
+                    break
+                self._route.pool.release(connection)
+                connection = None
+            else:
+                await self._next(connection, held)
+        return Reply(reply.head, held, connection), b"".join(held)[:_REFUSAL_AT_MOST]
+
+    async def _next(self, connection: Connection, held: list[bytes]) -> None:
+        try:
+            await connection.more(self._route.timeout.idle)
+        except BaseException:
+            await self.stop()
+            self._route.pool.release(connection)
+            raise
+        held += connection.take()
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""

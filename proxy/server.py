@@ -1,0 +1,281 @@
+"""The listeners: aiohttp's server on TCP and unix sockets, with limits on what callers may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from proxy.errors import ProxyError, bad_request, problem
+
+if TYPE_CHECKING:
+    from proxy.fields import Listen
+
+_BACKLOG: Final = 1024
+_LINE_AT_MOST: Final = 16 * 1024  # bytes of the request line's target
+_FIELD_AT_MOST: Final = 16 * 1024  # bytes of a field's name and value
+_FIELDS_AT_MOST: Final = 100
+# Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
+_KEEP_ALIVE: Final = 3600.0
+_TOO_MANY_FIELDS: Final = "Too many headers received"
+
+
+class Handler(Protocol):
+    """What a listener does with requests."""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request."""
+        ...
+
+    def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
+        """Answer what could not be parsed."""
+        ...
+
+
+class CallerConnection(web.RequestHandler):
+    """One caller's connection. `caller` is its address, or the process at a unix socket."""
+
+    __slots__ = ("_listener", "busy", "caller", "head_since")
+
+    def __init__(self, manager: Listener, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._listener = manager
+        self.caller = ""
+        self.busy = False
+        self.head_since = math.inf  # the loop's time at which a request's head began to come
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the caller, or turn it away at the limit."""
+        if not self._listener.admit(self):
+            assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream socket
+            transport.write(_overloaded())
+            transport.close()
+            self.force_close()
+            return
+        self.caller = _peer(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for another caller."""
+        self._listener.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Start the clock of a head, unless a request is being served."""
+        if not self.busy and self.head_since == math.inf:
+            self.head_since = self._loop.time()
+        super().data_received(data)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp's parser refused, without a word of what stood there."""
+        del status
+        if isinstance(exc, LineTooLong) or (message or "").startswith(_TOO_MANY_FIELDS):
+            error = ProxyError(
+                "header_too_large",
+                f"A request may have {_LINE_AT_MOST} bytes of target and {_FIELDS_AT_MOST} "
+                f"header fields of {_FIELD_AT_MOST} bytes.",
+            )
+        else:
+            error = bad_request("The request is not valid HTTP/1.1.")
+        return self._listener.handler.reject(request, error)
+
+
+class Listener(web.Server):
+    """One listening address and the connections that came by it.
+
+    `at_most` bounds the connections, `header_timeout` the seconds that a head may take to come.
+    """
+
+    def __init__(
+        self, listen: Listen, handler: Handler, *, room: Room, header_timeout: float
+    ) -> None:
+        super().__init__(self._serve, handler_cancellation=True)
+        self.listen = listen
+        self.handler = handler
+        self._room = room
+        self._header_timeout = header_timeout
+        self._server: asyncio.Server | None = None
+        self._callers: set[CallerConnection] = set()
+
+    def __call__(self) -> CallerConnection:
+        """Make the protocol of a new connection."""
+        return CallerConnection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_KEEP_ALIVE,
+            max_field_size=_FIELD_AT_MOST,
+            max_headers=_FIELDS_AT_MOST,
+            max_line_size=_LINE_AT_MOST,
+        )
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        assert isinstance(protocol, CallerConnection)  # noqa: S101 - as __call__ made it
+        protocol.head_since = math.inf
+        protocol.busy = True
+        try:
+            return await self.handler.handle(request)
+        finally:
+            protocol.busy = False
+
+    async def start(self, *, socket_mode: int = 0o600) -> None:
+        """Begin to accept; OSError if the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        if self.listen.path is not None:
+            sock = await asyncio.to_thread(_unix_socket, self.listen.path, socket_mode)
+            self._server = await loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
+        else:
+            sock = await asyncio.to_thread(_tcp_socket, self.listen.host, self.listen.port)
+            self._server = await loop.create_server(self, sock=sock, backlog=_BACKLOG)
+            self.listen = self.listen._replace(port=sock.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """The address as callers write it."""
+        if self.listen.path is not None:
+            return str(self.listen)
+        return f"http://{self.listen}"
+
+    def admit(self, caller: CallerConnection) -> bool:
+        """Count a connection in, if there is room."""
+        if not self._room.take():
+            return False
+        self._callers.add(caller)
+        return True
+
+    def leave(self, caller: CallerConnection) -> None:
+        """Count a connection out."""
+        if caller in self._callers:
+            self._callers.discard(caller)
+            self._room.give_back()
+
+    def sweep(self, now: float) -> None:
+        """Drop callers whose request head does not come to an end; `now` is the loop's time."""
+        for caller in list(self._callers):
+            if now - caller.head_since > self._header_timeout and caller.transport is not None:
+                caller.transport.abort()
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket, and the connections on which nothing is happening."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            if self.listen.path is not None:
+                Path(self.listen.path).unlink(missing_ok=True)
+        self.pre_shutdown()
+
+    async def close(self) -> None:
+        """Close everything now."""
+        self.stop_accepting()
+        await self.shutdown(0)
+
+
+class Room:
+    """How many connections all listeners may hold together."""
+
+    def __init__(self, at_most: int) -> None:
+        self.at_most = at_most
+        self.taken = 0
+        self.refused = 0
+
+    def take(self) -> bool:
+        """Take a place, if there is one."""
+        if self.taken >= self.at_most:
+            self.refused += 1
+            return False
+        self.taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """Free a place."""
+        self.taken -= 1
+
+
+def _overloaded() -> bytes:
+    error = ProxyError("overloaded", "limits.connections is reached.", retry_after=1)
+    body = problem(error, route="", request_id="")
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+        b"X-Ekeko-Error: overloaded\r\nRetry-After: 1\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def _peer(transport: asyncio.BaseTransport) -> str:
+    """Name the caller: its address, or the process at the other end of a unix socket."""
+    peername = transport.get_extra_info("peername")
+    if isinstance(peername, tuple):
+        return str(peername[0])
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+        return "unix"
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"unix:pid={pid},uid={uid}"
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Of the addresses of a name such as localhost, the IPv4 one is what programs try.
+    family, kind, protocol, _, address = min(infos, key=lambda info: info[0] != socket.AF_INET)
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _unix_socket(path: str, mode: int) -> socket.socket:
+    """Bind a socket file with its mode from the first moment; one nobody listens on is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        before = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(17, "a file that is not a socket is in the way", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(98, "another process listens on this socket", path)

@@ -1,0 +1,71 @@
+r"""The request target: one canonical reading, or a refusal. Pure: no I/O, no clock.
+
+Facts this rests on:
+- Only origin-form is served (RFC 9112, 3.2.1). Absolute-form names an authority of its own,
+  which could differ from Host; `CONNECT` and `OPTIONS *` have no meaning for a route.
+- What is judged (`Target.path`) is what an upstream will understand: percent-decoded. What is
+  sent (`Target.raw`) is what the caller spelled, byte for byte; decoding is for judging only.
+- Servers disagree on dot segments, empty segments, `\`, `;parameters`, encoded slashes, double
+  encoding, overlong or broken UTF-8. A path that has any of these can be read two ways, and is
+  refused. A query is opaque: only what would break the request line is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import bad_request
+
+# A path of unreserved characters, sub-delims (without ";"), ":" and "@" has nothing to decode.
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9\-._~!$&'()*+,=:@]+)+/?|/")
+_PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/]|%[0-9A-Fa-f]{2})*")
+_QUERY = re.compile(r"[^\x00-\x20\x7f#]*")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Target(NamedTuple):
+    """A request target: `raw` as spelled, its path as understood, its query as spelled."""
+
+    raw: str
+    raw_path: str
+    path: str
+    query: str
+
+
+def parse(raw: str) -> Target:
+    """Read a request target (RFC 9112, 3.2); ProxyError `bad_request` where it is ambiguous."""
+    raw_path, _, query = raw.partition("?")
+    if query and not _QUERY.fullmatch(query):
+        raise bad_request("The query holds a control character, a space or a '#'.")
+    if _PLAIN.fullmatch(raw_path) and "/." not in raw_path:
+        return Target(raw, raw_path, raw_path, query)
+    return Target(raw, raw_path, _understood(raw_path), query)
+
+
+def _understood(raw_path: str) -> str:
+    if not raw_path.startswith("/"):
+        raise bad_request("The request target is not in origin-form: it has to begin with '/'.")
+    if not _PATH.fullmatch(raw_path):
+        raise bad_request(
+            "The path holds a character that has to be percent-encoded, a ';', "
+            "or a '%' that is not followed by two hexadecimal digits."
+        )
+    if "%2f" in raw_path.lower():
+        raise bad_request("The path holds an encoded '/': it could be read two ways.")
+    try:
+        path = unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise bad_request("The path's percent-encoding is not UTF-8.") from None
+    if "\\" in path or _CONTROL.search(path) or _ESCAPE.search(path):
+        raise bad_request("The path holds an encoded '\\', control character or '%XX'.")
+    segments = path.split("/")[1:]
+    if "" in segments[:-1]:
+        raise bad_request("The path holds an empty segment: it could be read two ways.")
+    # Some servers cut a segment at its first ';', an encoded one too.
+    names = [segment.partition(";")[0] for segment in segments if segment]
+    if any(not name.strip(". ") for name in names):
+        raise bad_request("The path holds a '.' or '..' segment: it could be read two ways.")
+    return path

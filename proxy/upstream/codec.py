@@ -1,0 +1,224 @@
+"""Reading HTTP/1.1 answers. Pure: bytes in, a head and body pieces out; no socket, no clock.
+
+llhttp (through httptools) does the parsing, strictly. What it leaves to its user is done here:
+- limits on the head's bytes and fields, on interim answers, on chunk overhead;
+- which answers have no body whatever their fields say (RFC 9112, 6.3): to HEAD, and 204 and 304;
+- framing that two readers could take differently: any Transfer-Encoding but `chunked`, one in
+  HTTP/1.0, one beside a Content-Length, two Content-Lengths (RFC 9112, 6.1 and 6.3);
+- an unasked 101, and bytes after the end: they must never reach the next caller.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from proxy.headers import ResponseSorter
+
+if TYPE_CHECKING:
+    from proxy.headers import Fields
+
+HEAD_BYTES_AT_MOST: Final = 64 * 1024
+FIELDS_AT_MOST: Final = 200
+INTERIM_AT_MOST: Final = 8
+# Chunk sizes, extensions and trailers, beyond a fair share for the body that they frame.
+OVERHEAD_AT_MOST: Final = 64 * 1024
+
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_SORTER = ResponseSorter()
+_BODILESS = frozenset({204, 304})
+_SWITCHING_PROTOCOLS = 101
+_FINAL = 200
+
+
+class ProtocolError(Exception):
+    """What came back is not HTTP/1.1, or could be read two ways. The text shows none of it."""
+
+
+class Head(NamedTuple):
+    """A final answer's head. `length` is None for a body of unknown length."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    length: int | None
+    chunked: bool
+
+
+class ResponseReader:
+    """Reads the answers of one connection, one after another: `expect`, then `feed`.
+
+    `head` is set once the final head is whole, `complete` once the body is. `pieces` collects body
+    bytes for whoever takes them, `size` counts those not taken.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_fault",
+        "_fed",
+        "_fields",
+        "_interim",
+        "_parser",
+        "_reason",
+        "_until_close",
+        "complete",
+        "head",
+        "keep_alive",
+        "pieces",
+        "received",
+        "size",
+    )
+
+    def __init__(self) -> None:
+        self._parser: HttpResponseParser | None = None
+        self.complete = True
+        self.head: Head | None = None
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def expect(self, *, bodiless: bool) -> None:
+        """Get ready for the answer to a request; `bodiless` for HEAD."""
+        if self._parser is None:
+            self._parser = HttpResponseParser(self)
+        self._bodiless = bodiless
+        self._fault: ProtocolError | None = None
+        self._fed = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._interim = 0
+        self._reason = b""
+        self._until_close = False
+        self.complete = False
+        self.head = None
+        self.keep_alive = False
+        self.pieces = []
+        self.received = 0
+        self.size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what came from the upstream; ProtocolError if it cannot be part of an answer.
+
+        An answer that is complete stays so when junk follows it: only `keep_alive` is lost.
+        """
+        if self.complete:
+            self.keep_alive = False
+            return
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)  # type: ignore[union-attr]  # made by expect
+        except HttpParserUpgrade:
+            raise ProtocolError("it switched protocols unasked") from None
+        except HttpParserError:
+            self._misparsed()
+        if self.head is None and self._fed > HEAD_BYTES_AT_MOST:
+            raise ProtocolError("its head is too large")
+        if self._fed - self.received > HEAD_BYTES_AT_MOST + OVERHEAD_AT_MOST + (self.received << 4):
+            raise ProtocolError("its chunks are nearly all framing")
+
+    def eof(self) -> bool:
+        """Take the end of the stream; True if it ends the answer as it should."""
+        if self.head is not None and self._until_close:
+            self.complete = True
+        return self.complete
+
+    def take(self) -> list[bytes]:
+        """Hand over the body pieces that have come."""
+        pieces, self.pieces, self.size = self.pieces, [], 0
+        return pieces
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether there is a piece of body to take, or its end."""
+        return self.complete or self.size > 0
+
+    @property
+    def untouched(self) -> bool:
+        """Tell whether no byte of an answer has come."""
+        return self._fed == 0
+
+    # llhttp's callbacks.
+
+    def on_message_begin(self) -> None:
+        """Notice a second answer behind a complete one."""
+        if self.complete:
+            self.keep_alive = False
+
+    def on_status(self, reason: bytes) -> None:
+        """Collect the reason phrase, which may come in parts."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        """Collect a field; of trailers only the number counts."""
+        self._fields.append((name, (value or b"").rstrip(b" \t")))
+        if len(self._fields) > FIELDS_AT_MOST:
+            self._fail("it has too many header fields")
+
+    def on_headers_complete(self) -> None:
+        """Judge a whole head: swallow an interim one, keep a final one."""
+        if self.complete:
+            return
+        parser = self._parser
+        status = parser.get_status_code()  # type: ignore[union-attr]  # made by expect
+        if status < _FINAL:
+            self._swallow(status)
+            return
+        fields = _SORTER.sort(self._fields)
+        if not _REASON.fullmatch(self._reason):
+            self._fail("its status line holds a control character")
+        length, chunked = self._framing(fields)
+        self.head = Head(status, self._reason, fields, length, chunked)
+        self._fields = []
+        if self._bodiless or status in _BODILESS:
+            # llhttp would wait for the body that the fields announce: it is not used again.
+            self.complete = True
+            self.keep_alive = parser.should_keep_alive()  # type: ignore[union-attr]  # as above
+            self._parser = None
+        else:
+            self._until_close = length is None and not chunked
+
+    def on_body(self, piece: bytes) -> None:
+        """Collect a piece of the body."""
+        if self.complete:
+            self.keep_alive = False
+            return
+        self.pieces.append(piece)
+        self.size += len(piece)
+        self.received += len(piece)
+
+    def on_message_complete(self) -> None:
+        """Note the end of an answer, unless it was an interim one."""
+        if self.head is not None and not self.complete:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
+
+    def _misparsed(self) -> None:
+        """Refuse what is not HTTP; behind a complete answer it only costs the connection."""
+        self.keep_alive = False
+        if not self.complete:
+            raise self._fault or ProtocolError("it is not valid HTTP/1.1") from None
+
+    def _swallow(self, status: int) -> None:
+        if status == _SWITCHING_PROTOCOLS:
+            self._fail("it switched protocols unasked")
+        self._interim += 1
+        if self._interim > INTERIM_AT_MOST:
+            self._fail("it sends interim answers without end")
+        self._fields = []
+        self._reason = b""
+
+    def _framing(self, fields: Fields) -> tuple[int | None, bool]:
+        length = fields.read.get("content-length")
+        coding = fields.read.get("transfer-encoding")
+        if length is not None and (coding is not None or not _LENGTH.fullmatch(length)):
+            self._fail("its length could be read two ways")
+        if coding is not None:
+            version = self._parser.get_http_version()  # type: ignore[union-attr]
+            if coding.lower() != b"chunked" or version != "1.1":
+                self._fail("its Transfer-Encoding is not plain 'chunked'")
+        return (None if length is None else int(length)), coding is not None
+
+    def _fail(self, what: str) -> None:
+        self._fault = ProtocolError(what)
+        raise self._fault

@@ -1,0 +1,224 @@
+"""One connection to an upstream, and the exchange that runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy.errors import ProxyError
+from proxy.upstream.codec import ProtocolError, ResponseReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.upstream.codec import Head
+
+# Body bytes held for a slow caller before the upstream is made to wait, and when it may go on.
+HIGH_WATER: Final = 256 * 1024
+LOW_WATER: Final = 64 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """Sends requests and reads answers, one exchange at a time.
+
+    An exchange is `begin`, `write`s, `head`, then `take` and `more` until `reader.complete`.
+    Whatever fails is a ProxyError, raised to whoever waits; `fail` is the only way to fail.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_error",
+        "_loop",
+        "_lost",
+        "_paused_reading",
+        "_paused_writing",
+        "_transport",
+        "_waiter",
+        "active",
+        "closed",
+        "deadline",
+        "idle_since",
+        "reader",
+        "reused",
+        "sent",
+        "total_deadline",
+        "wrote_all",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[[Connection], None]) -> None:
+        self._loop = loop
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._error: ProxyError | None = None
+        self._paused_reading = False
+        self._paused_writing = False
+        self.reader = ResponseReader()
+        self.active = False
+        self.closed = False
+        self.reused = False
+        self.sent = False
+        self.wrote_all = False
+        self.idle_since = 0.0
+        self.deadline = math.inf
+        self.total_deadline = math.inf
+
+    # The exchange.
+
+    def begin(self, *, bodiless: bool, total: float | None = None) -> None:
+        """Start an exchange of `total` seconds at most; `bodiless` if its request is a HEAD."""
+        if total is not None:
+            self.total_deadline = self._loop.time() + total
+        self.active = True
+        self.sent = False
+        self.wrote_all = False
+        self._error = None
+        self.reader.expect(bodiless=bodiless)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the request."""
+        if self._transport is None or self._error is not None:
+            error = self._error or self._closed_early()
+            error.sent = self.sent
+            raise error
+        self.sent = True
+        self._transport.write(data)
+
+    def wait_for(self, seconds: float | None) -> None:
+        """Fail the exchange (`upstream_timeout`) unless this is called again in time."""
+        self.deadline = math.inf if seconds is None else self._loop.time() + seconds
+
+    async def drain(self, within: float) -> None:
+        """Wait until the upstream has taken enough of what was written."""
+        if self._paused_writing and self._transport is not None:
+            self._drained = self._loop.create_future()
+            self.wait_for(within)
+            await self._drained
+            self.wait_for(None)
+        if self._error is not None:
+            raise self._error
+
+    async def head(self) -> Head:
+        """Wait for the answer's head, for as long as `wait_for` said."""
+        reader = self.reader
+        while reader.head is None:
+            await self._wait()
+        self.wait_for(None)
+        return reader.head
+
+    async def more(self, within: float) -> None:
+        """Wait for more of the answer's body, or its end."""
+        if not self.reader.has_news:
+            self.wait_for(within)
+            while not self.reader.has_news:
+                await self._wait()
+            self.wait_for(None)
+
+    def take(self) -> list[bytes]:
+        """Hand over the body pieces that have come, and let more come."""
+        pieces = self.reader.take()
+        if self._paused_reading and self._transport is not None:
+            self._paused_reading = False
+            self._transport.resume_reading()
+        return pieces
+
+    def end(self) -> bool:
+        """End the exchange; True if the connection can serve another one."""
+        self.active = False
+        self.deadline = self.total_deadline = math.inf
+        usable = (
+            self.reader.complete
+            and self.reader.keep_alive
+            and self.wrote_all
+            and self._error is None
+            and not self.closed
+        )
+        if not usable:
+            self.abort()
+        return usable
+
+    def abort(self) -> None:
+        """Give the connection up at once."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fail(self, error: ProxyError) -> None:
+        """End the exchange with an error, and the connection with it."""
+        error.sent = self.sent
+        if self._error is None:
+            self._error = error
+        self._wake()
+        self.abort()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        for waiter in (self._waiter, self._drained):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def _closed_early(self) -> ProxyError:
+        if self.reader.head is not None:
+            return ProxyError(
+                "upstream_closed", "The upstream closed the connection within its answer."
+            )
+        return ProxyError("upstream_closed", "The upstream closed the connection before answering.")
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; anything that comes to an idle connection ends it."""
+        if not self.active:
+            self.abort()
+            return
+        reader = self.reader
+        try:
+            reader.feed(data)
+        except ProtocolError as error:
+            self.fail(ProxyError("upstream_protocol_error", f"The upstream's answer: {error}."))
+            return
+        if reader.size > HIGH_WATER and not self._paused_reading and self._transport is not None:
+            self._paused_reading = True
+            self._transport.pause_reading()
+        if reader.head is not None:
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def eof_received(self) -> None:
+        """Let the transport close; until it has, nobody may take this for an idle connection."""
+        if not self.active:
+            self.closed = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits, and whoever keeps the connection."""
+        self.closed = True
+        self._transport = None
+        if self.active and (exc is not None or not self.reader.eof()) and not self.reader.complete:
+            self.fail(self._closed_early())
+        self._wake()
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        """Note that the upstream takes no more."""
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        """Wake whoever waits in `drain`."""
+        self._paused_writing = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)

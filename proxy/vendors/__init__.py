@@ -1,0 +1,1 @@
+"""What each vendor publishes: its origins, its operations, which of them move money."""

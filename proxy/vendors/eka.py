@@ -1,0 +1,30 @@
+"""Eka Care: its origins, its documented operations, the names of its header fields."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from proxy.vendors.catalogue import Catalogue, rows
+
+if TYPE_CHECKING:
+    from proxy.fields import Origin
+
+ORIGINS: Final = "https://*.eka.care"
+LOGIN: Final = "/connect-auth/v1/account/login"
+REFRESH: Final = "/connect-auth/v1/account/refresh-token"
+REFRESH_V1: Final = "/connect-auth/v1/account/refresh"
+# `jwt-payload` is an identity header internal to Eka's gateway: no caller's copy may pass.
+GATEWAY_FIELDS: Final = frozenset({"jwt-payload"})
+TOKEN_FIELDS: Final = frozenset({"authorization", "auth"}) | GATEWAY_FIELDS
+
+
+def is_origin(origin: Origin) -> bool:
+    """Tell whether this is an API host of Eka's, over TLS."""
+    return origin.scheme == "https" and origin.host.endswith(".eka.care")
+
+
+@cache
+def catalogue() -> Catalogue:
+    """Return Eka's documented operations."""
+    return Catalogue(row["path"] for row in rows("eka"))

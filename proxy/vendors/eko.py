@@ -1,0 +1,80 @@
+"""Eko Platform Services: its origins, its documented operations, which of them move money."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal
+
+from proxy.routing import Operations
+from proxy.vendors.catalogue import Catalogue, rows
+
+if TYPE_CHECKING:
+    from proxy.fields import Origin
+
+Environment = Literal["staging", "production"]
+HOSTS: Final[dict[Environment, str]] = {"staging": "staging.eko.in", "production": "api.eko.in"}
+
+SIGNATURE_FIELDS: Final = frozenset(
+    {"developer_key", "secret-key", "secret-key-timestamp", "request_hash"}
+)
+# Wrong developer_key, wrong secret-key, stale or used timestamp, not milliseconds, field missing.
+_REFUSALS: Final = frozenset({2483, 2484, 2485, 2486, 2487})
+
+_BASES = ("/ekoapi/v3", "/ekoicici/v3")
+# v1 and v2 have no published list. These are the calls known to move money there, and the paths
+# that their documentation shows, so that logs have a template.
+_OLDER_FINANCIAL = (
+    "POST /**/billpayments/paybill",
+    "POST /**/aeps",
+    "POST /**/transactions",
+    "POST,PUT /**/agent/user_code:*/settlement",
+    "POST,PUT /**/fund-transfer/**",
+    "POST,PUT /**/fundtransfer/**",
+    "POST,PUT /**/v1/upi/**",
+    "POST,PUT /**/v2/upi/**",
+)
+_OLDER_WORDS = (
+    "/ekoapi/v1/billpayments/paybill",
+    "/ekoapi/v2/billpayments/paybill",
+    "/ekoapi/v2/aeps",
+    "/ekoapi/v1/transactions/{}",
+    "/ekoapi/v2/transactions/{}",
+    "/ekoapi/v1/agent/{}/settlement",
+    "/ekoapi/v1/agent/{}/settlementaccounts",
+    "/ekoapi/v1/customers/{}/recipients",
+)
+
+
+def is_origin(origin: Origin, environment: Environment) -> bool:
+    """Tell whether this is the environment's host, over TLS; Eko uses several ports."""
+    return origin.scheme == "https" and origin.host == HOSTS[environment]
+
+
+def is_refusal(answer: bytes) -> bool:
+    """Tell whether the body of a 401 says that the request was refused at the door (2483-2487)."""
+    try:
+        envelope = json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(envelope, dict) and envelope.get("status") in _REFUSALS
+
+
+@cache
+def catalogue() -> Catalogue:
+    """Return Eko's documented operations, under both environments' base paths."""
+    paths = [base + row["path"] for base in _BASES for row in rows("eko")]
+    older = [*_OLDER_WORDS, *(path.replace("/ekoapi", "/ekoicici") for path in _OLDER_WORDS)]
+    return Catalogue([*paths, *older])
+
+
+@cache
+def financial() -> tuple[Operations, ...]:
+    """Return the operations that move money."""
+    listed = [
+        f"{row['method']} /**" + re.sub(r"\{[^}]*\}", "*", row["path"])
+        for row in rows("eko")
+        if row["financial"] == "yes"
+    ]
+    return tuple(map(Operations.parse, [*listed, *_OLDER_FINANCIAL]))
