@@ -12,6 +12,7 @@ from proxy.admin.metrics import Metrics, RouteState, TokenState
 from proxy.admin.pages import AdminPages
 from proxy.credentials.stamps import StampStore
 from proxy.forward import Forwarder
+from proxy.generation import place
 from proxy.observe import Observers
 from proxy.routing import Prefixes
 from proxy.secrets import SecretError
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proxy.clock import Clock
+    from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
     from proxy.fields import Listen
-    from proxy.generation import Generation
+    from proxy.generation import Generation, Place
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class App:
         self._tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), self._observer)
         self._first = settings
         self._room = Room(settings.limits.connections)
-        self._listeners: dict[Listen, Listener] = {}
+        self._listeners: dict[Place, Listener] = {}
         self._admin: tuple[Listen, Listener] | None = None
         self._generation: Generation | None = None
         self._retired: list[Generation] = []
@@ -90,7 +92,7 @@ class App:
         """Tell where each route and the admin pages are to be reached."""
         routes = self._current.settings.routes.items()
         return {
-            "listeners": {name: self._listeners[route.listen].url for name, route in routes},
+            "listeners": {name: self._at(name, route).url for name, route in routes},
             "admin": self._admin[1].url if self._admin else None,
         }
 
@@ -109,27 +111,28 @@ class App:
             raise
         old, self._generation = self._generation, new
         self._listeners |= fresh
-        for listen, routes in new.by_listener().items():
-            forwarder = self._listeners[listen].handler
+        for at, routes in new.by_place().items():
+            forwarder = self._listeners[at].handler
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
-            forwarder.guard, forwarder.routes = new.guard(listen), Prefixes(routes)
+            forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
         before, self._admin = self._admin, admin
         if before is not None and before is not admin:
             await before[1].close()
-        for listen in self._listeners.keys() - new.by_listener().keys():
-            self._listeners.pop(listen).stop_accepting()
+        for at in self._listeners.keys() - new.by_place().keys():
+            self._listeners.pop(at).stop_accepting()
         if old is not None:
             old.retire()
             self._retired.append(old)
 
     async def _open(
         self, new: Generation
-    ) -> tuple[dict[Listen, Listener], tuple[Listen, Listener] | None]:
+    ) -> tuple[dict[Place, Listener], tuple[Listen, Listener] | None]:
         """Open the addresses that are not open yet: all of them, or none."""
-        fresh: dict[Listen, Listener] = {}
+        fresh: dict[Place, Listener] = {}
         try:
             for name, route in new.settings.routes.items():
-                if route.listen not in self._listeners and route.listen not in fresh:
+                at = place(name, route.listen)
+                if at not in self._listeners and at not in fresh:
                     forwarder = Forwarder(
                         new.guard(route.listen),
                         Prefixes([]),
@@ -138,7 +141,7 @@ class App:
                     )
                     listener = self._listener(route.listen, forwarder, new.settings)
                     await _start(listener, f"routes.{name}.listen", int(route.socket_mode, 8))
-                    fresh[route.listen] = listener
+                    fresh[at] = listener
             admin = await self._open_admin(new)
         except BaseException:
             for listener in fresh.values():
@@ -158,6 +161,9 @@ class App:
         listener = self._listener(listen, AdminPages(self, new.guard(listen)), new.settings)
         await _start(listener, "admin.listen", 0o600)
         return listen, listener
+
+    def _at(self, name: str, route: RouteSettings) -> Listener:
+        return self._listeners[place(name, route.listen)]
 
     def _listener(
         self, listen: Listen, handler: Forwarder | AdminPages, settings: Settings
@@ -245,7 +251,7 @@ class App:
             "routes": [
                 {
                     "name": name,
-                    "listen": self._listeners[settings.listen].url,
+                    "listen": self._at(name, settings).url,
                     "prefix": settings.prefix,
                     "upstream": settings.upstream.root + settings.upstream.base_path,
                     "credential": settings.credential,

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from proxy.fields import Listen
 
 
+class Place(NamedTuple):
+    """What tells listeners apart: their address, and their route's name where the port is 0."""
+
+    listen: Listen
+    route: str
+
+
+def place(route: str, listen: Listen) -> Place:
+    """Return where a route listens: with port 0 it has a listener of its own."""
+    own = listen.path is None and listen.port == 0
+    return Place(listen, route if own else "")
+
+
 class Generation(NamedTuple):
     """The credentials and routes of one configuration."""
 
@@ -25,11 +38,12 @@ class Generation(NamedTuple):
     credentials: dict[str, Credential]
     routes: dict[str, Route]
 
-    def by_listener(self) -> dict[Listen, list[tuple[str, Route]]]:
-        """Group routes by the address at which they are asked for, with their prefixes."""
-        grouped: dict[Listen, list[tuple[str, Route]]] = {}
+    def by_place(self) -> dict[Place, list[tuple[str, Route]]]:
+        """Group routes by where they are asked for, with their prefixes."""
+        grouped: dict[Place, list[tuple[str, Route]]] = {}
         for name, route in self.settings.routes.items():
-            grouped.setdefault(route.listen, []).append((route.prefix, self.routes[name]))
+            at = place(name, route.listen)
+            grouped.setdefault(at, []).append((route.prefix, self.routes[name]))
         return grouped
 
     def guard(self, listen: Listen) -> Guard:

@@ -25,8 +25,8 @@ class Operations(NamedTuple):
 
     text: str
     methods: frozenset[str]
-    exact: re.Pattern[str]
-    lenient: re.Pattern[str]
+    exact: tuple[re.Pattern[str] | None, ...]  # None stands for `**`
+    lenient: tuple[re.Pattern[str] | None, ...]
 
     @classmethod
     def parse(cls, text: str) -> Operations:
@@ -35,17 +35,13 @@ class Operations(NamedTuple):
         names = methods.split(",")
         if not all(_METHOD.fullmatch(name) for name in names) or not _PATTERN.fullmatch(pattern):
             raise ValueError("expected METHOD[,METHOD] /PATTERN, such as 'GET,POST /v1/**'")
-        regex = "".join(_segment(segment) for segment in pattern.split("/")[1:])
-        return cls(
-            text,
-            frozenset(names),
-            re.compile(regex),
-            re.compile(regex.removesuffix("/") + "/?", re.IGNORECASE),
-        )
+        exact = tuple(_segment(each) for each in pattern.split("/")[1:])
+        lenient = tuple(_segment(each, re.IGNORECASE) for each in _segments(pattern))
+        return cls(text, frozenset(names), exact, lenient)
 
     def allows(self, method: str, path: str) -> bool:
         """Tell whether this names the operation exactly: for lists of what is permitted."""
-        return self._has(method) and self.exact.fullmatch(path) is not None
+        return self._has(method) and _matches(self.exact, path.split("/")[1:])
 
     def covers(self, method: str, path: str) -> bool:
         """Tell whether an upstream might take this for the operation.
@@ -53,16 +49,45 @@ class Operations(NamedTuple):
         For lists of what needs care (payments): letter case and a trailing slash, which some
         servers ignore, make no difference.
         """
-        return self._has(method) and self.lenient.fullmatch(path) is not None
+        return self._has(method) and _matches(self.lenient, _segments(path))
 
     def _has(self, method: str) -> bool:
         return method in self.methods or "*" in self.methods
 
 
-def _segment(segment: str) -> str:
+def _segments(path: str) -> list[str]:
+    """Split a path, a trailing slash left out."""
+    return path.removesuffix("/").split("/")[1:]
+
+
+def _segment(segment: str, flags: int = 0) -> re.Pattern[str] | None:
     if segment == "**":
-        return r"(?:/[^/]*)*"
-    return "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
+        return None
+    regex = ".*".join(re.escape(part) for part in segment.split("*"))
+    return re.compile(regex, flags | re.DOTALL)
+
+
+def _matches(pattern: tuple[re.Pattern[str] | None, ...], segments: list[str]) -> bool:
+    """Match segment by segment, coming back to the last `**` only: no path makes this explode."""
+    at = here = 0
+    resume: tuple[int, int] | None = None
+    while here < len(segments):
+        wanted = pattern[at] if at < len(pattern) else _NOTHING
+        if wanted is None:
+            resume = (at, here)
+            at += 1
+        elif wanted.fullmatch(segments[here]):
+            at += 1
+            here += 1
+        elif resume is not None:
+            at, here = resume[0] + 1, resume[1] + 1
+            resume = (resume[0], here)
+        else:
+            return False
+    return all(each is None for each in pattern[at:])
+
+
+_NOTHING = re.compile(r"(?!)")
 
 
 T = TypeVar("T")

@@ -36,7 +36,7 @@ class Bearer(Credential):
 
     def __init__(self, settings: BearerSettings) -> None:
         self._token = settings.token
-        self.catalogue = eka.catalogue()
+        self.catalogue = eka.CATALOGUE
         self.rekey()
 
     def rekey(self) -> None:

@@ -93,7 +93,7 @@ class EkaTokens(Credential):
         tools: Tools,
     ) -> None:
         self.name = name
-        self.catalogue = eka.catalogue()
+        self.catalogue = eka.CATALOGUE
         self._settings = settings
         self._client = client
         self._tools = tools

@@ -134,12 +134,12 @@ class EkoSignatures(Credential):
         self._settings = settings
         self._stamps_of = stamps
         self._rules = DEFAULT_RULES if settings.request_hash is None else settings.request_hash
-        self._financial = eko.financial() if settings.financial is None else settings.financial
+        self._financial = eko.FINANCIAL if settings.financial is None else settings.financial
         self._defaults = {"user_code": settings.user_code} if settings.user_code else {}
         headers = {f.header for r in self._rules for f in r.fields if isinstance(f, HeaderField)}
         self.owned = eko.SIGNATURE_FIELDS
         self.consumed = frozenset(map(fold, headers))
-        self.catalogue = eko.catalogue()
+        self.catalogue = eko.CATALOGUE
         self.rekey()
 
     def rekey(self) -> None:

@@ -102,18 +102,16 @@ class Connection(asyncio.Protocol):
 
     async def head(self) -> Head:
         """Wait for the answer's head, for as long as `wait_for` said."""
-        reader = self.reader
-        while reader.head is None:
+        while (head := self.reader.head) is None:
             await self._wait()
         self.wait_for(None)
-        return reader.head
+        return head
 
     async def more(self, within: float) -> None:
         """Wait for more of the answer's body, or its end."""
-        if not self.reader.has_news:
+        while not self.reader.has_news:
             self.wait_for(within)
-            while not self.reader.has_news:
-                await self._wait()
+            await self._wait()
             self.wait_for(None)
 
     def take(self) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.vendors.catalogue import Catalogue, rows
@@ -24,7 +23,5 @@ def is_origin(origin: Origin) -> bool:
     return origin.scheme == "https" and origin.host.endswith(".eka.care")
 
 
-@cache
-def catalogue() -> Catalogue:
-    """Return Eka's documented operations."""
-    return Catalogue(row["path"] for row in rows("eka"))
+# Eka's documented operations.
+CATALOGUE: Final = Catalogue(row["path"] for row in rows("eka"))

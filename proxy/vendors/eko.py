@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from proxy.routing import Operations
 from proxy.vendors.catalogue import Catalogue, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.fields import Origin
 
 Environment = Literal["staging", "production"]
@@ -61,20 +62,22 @@ def is_refusal(answer: bytes) -> bool:
     return isinstance(envelope, dict) and envelope.get("status") in _REFUSALS
 
 
-@cache
-def catalogue() -> Catalogue:
-    """Return Eko's documented operations, under both environments' base paths."""
-    paths = [base + row["path"] for base in _BASES for row in rows("eko")]
-    older = [*_OLDER_WORDS, *(path.replace("/ekoapi", "/ekoicici") for path in _OLDER_WORDS)]
-    return Catalogue([*paths, *older])
+def _paths() -> Iterator[str]:
+    for base in _BASES:
+        yield from (base + row["path"] for row in _ROWS)
+    for path in _OLDER_WORDS:
+        yield from (path, path.replace("/ekoapi", "/ekoicici"))
 
 
-@cache
-def financial() -> tuple[Operations, ...]:
-    """Return the operations that move money."""
-    listed = [
-        f"{row['method']} /**" + re.sub(r"\{[^}]*\}", "*", row["path"])
-        for row in rows("eko")
-        if row["financial"] == "yes"
-    ]
-    return tuple(map(Operations.parse, [*listed, *_OLDER_FINANCIAL]))
+def _financial() -> Iterator[str]:
+    for row in _ROWS:
+        if row["financial"] == "yes":
+            yield f"{row['method']} /**" + re.sub(r"\{[^}]*\}", "*", row["path"])
+    yield from _OLDER_FINANCIAL
+
+
+_ROWS = rows("eko")
+# Eko's documented operations, under both environments' base paths.
+CATALOGUE: Final = Catalogue(_paths())
+# The operations that move money.
+FINANCIAL: Final = tuple(map(Operations.parse, _financial()))

@@ -33,7 +33,7 @@ WRONG = st.sampled_from(
     [
         CANARY,
         [CANARY],
-        {CANARY: CANARY},
+        {f"{CANARY}?": CANARY},
         {"env": f"{CANARY} "},
         f"{CANARY}\n",
         8361520947,
