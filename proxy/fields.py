@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from proxy import secrets
+from proxy.guard import is_loopback
 from proxy.values import SECRET_SCHEMA, FileName, text
 
 if TYPE_CHECKING:
@@ -97,17 +98,6 @@ class Listen(NamedTuple):
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address (no brackets) is this machine's own loopback."""
-    name = host.removesuffix(".").lower()
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_origin(value: Any) -> Origin:

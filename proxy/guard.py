@@ -8,11 +8,11 @@ from a page of another web origin. Requests from ordinary programs carry neither
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
-from proxy.fields import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +62,17 @@ class Guard:
             )
         if len(self._accepted) < _REMEMBER_AT_MOST:
             self._accepted.add(raw)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address (no brackets) is this machine's own loopback."""
+    name = host.removesuffix(".").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _canonical(host: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from proxy import fields, values
+from proxy import fields, guard, values
 from proxy.credentials.eka import EkaSettings
 from proxy.fields import Listen, Origin
 
@@ -185,7 +185,7 @@ def test_what_is_not_an_address_is_refused(value: Any) -> None:
     ],
 )
 def test_loopback_is_this_machine_alone(host: str, *, loopback: bool) -> None:
-    assert fields.is_loopback(host) is loopback
+    assert guard.is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize("value", ["", "https://a.example", "a.example:80", "a/b", "[::1]", 5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.fields import is_loopback
+from proxy.guard import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 from pydantic import Field
 
 from proxy import tls
+from proxy.credentials.base import Tools
 from proxy.credentials.bearer import Bearer, BearerSettings
 from proxy.credentials.eka import EkaSettings, EkaTokens
 from proxy.credentials.eko import EkoSettings, EkoSignatures
 from proxy.credentials.login import LoginClient
-from proxy.credentials.stamps import ClockStamps, StampStore
+from proxy.credentials.stamps import ClockStamps
 
 if TYPE_CHECKING:
-    from proxy.clock import Clock
     from proxy.credentials.base import Credential
-    from proxy.observe import Observer
-    from proxy.tokens import TokenStore
+
+__all__ = ["AnySettings", "Tools", "build"]
 
 AnySettings = Annotated[EkaSettings | BearerSettings | EkoSettings, Field(discriminator="kind")]
-
-
-class Tools(NamedTuple):
-    """What credentials work with. It outlives a reload, so tokens and stamps do too."""
-
-    clock: Clock
-    tokens: TokenStore
-    stamps: StampStore
-    observer: Observer
 
 
 def build(name: str, settings: AnySettings, tools: Tools) -> Credential:

@@ -13,6 +13,10 @@ from proxy.values import Items
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.clock import Clock
+    from proxy.credentials.stamps import StampStore
+    from proxy.observe import Observer
+    from proxy.tokens import TokenStore
     from proxy.vendors.catalogue import Catalogue
 
 
@@ -41,6 +45,15 @@ class CredentialSettings(Model):
     @abstractmethod
     def vendor_origins(self) -> str:
         """Name the vendor's origins, for messages."""
+
+
+class Tools(NamedTuple):
+    """What credentials work with. It outlives a reload, so tokens and stamps do too."""
+
+    clock: Clock
+    tokens: TokenStore
+    stamps: StampStore
+    observer: Observer
 
 
 class Outgoing(NamedTuple):

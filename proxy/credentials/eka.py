@@ -19,7 +19,7 @@ from proxy.vendors import eka
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from proxy.credentials import Tools
+    from proxy.credentials.base import Tools
     from proxy.credentials.login import LoginClient
     from proxy.tokens import TokenSlot
 
