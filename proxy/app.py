@@ -121,7 +121,7 @@ class App:
         for at in self._listeners.keys() - new.by_place().keys():
             self._listeners.pop(at).stop_accepting()
         if old is not None:
-            old.retire()
+            old.retire(new)
             self._retired.append(old)
 
     async def _open(
@@ -223,16 +223,17 @@ class App:
 
     async def _reload_secrets(self) -> None:
         """Look whether a secret's file has changed; what cannot be read keeps its old value."""
-        for name, settings in self._current.settings.credentials.items():
-            changed = False
-            for path, secret in settings.secrets():
-                try:
-                    changed |= await asyncio.to_thread(secret.reload)
-                except SecretError as error:
-                    logger.warning("credentials.%s.%s: %s", name, ".".join(path), error)
-            if changed:
-                self._current.credentials[name].rekey()
-                logger.info("the secrets of credential '%s' were read again", name)
+        current = self._current
+        changed: set[str] = set()
+        for path, secret in current.settings.secrets():
+            try:
+                if await asyncio.to_thread(secret.reload):
+                    changed.add(path[1])
+                    logger.info("%s was read again", ".".join(map(str, path)))
+            except SecretError as error:
+                logger.warning("%s: %s", ".".join(map(str, path)), error)
+        for name in changed & current.credentials.keys():
+            current.credentials[name].rekey()
 
     # What the admin pages and metrics see.
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import credentials
-from proxy.credentials.base import Credential
+from proxy.credentials import Passthrough
 from proxy.guard import Guard
 from proxy.route import Route, Timeouts
 from proxy.upstream.dial import Dialer
@@ -15,6 +15,7 @@ from proxy.upstream.pool import Pool
 if TYPE_CHECKING:
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
+    from proxy.credentials.base import Credential
     from proxy.fields import Listen
 
 
@@ -64,8 +65,10 @@ class Generation(NamedTuple):
         for route in self.routes.values():
             route.pool.sweep(now)
 
-    def retire(self) -> None:
-        """Keep no connection that is not in use."""
+    def retire(self, successor: Generation) -> None:
+        """Leave the place to a newer one: keep nothing that is not in use."""
+        for credential in self.credentials.values():
+            credential.retire(successor.credentials.values())
         for route in self.routes.values():
             route.pool.close()
 
@@ -89,23 +92,24 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
         lambda: {name: _dialer(route) for name, route in settings.routes.items()}
     )
     routes = {
-        name: _route(name, route, built.get(route.credential) or Credential(), dialers[name])
+        name: _route(name, route, built.get(route.credential), dialers[name])
         for name, route in settings.routes.items()
     }
     return Generation(settings, built, routes)
 
 
 def _dialer(settings: RouteSettings) -> Dialer:
-    via = settings.via.reveal() if settings.via else None
-    return Dialer(settings.upstream, settings.tls, via)
+    return Dialer(settings.upstream, settings.tls, settings.via)
 
 
-def _route(name: str, settings: RouteSettings, credential: Credential, dialer: Dialer) -> Route:
+def _route(
+    name: str, settings: RouteSettings, credential: Credential | None, dialer: Dialer
+) -> Route:
     timeout = settings.timeout
     return Route(
         name,
         upstream=settings.upstream,
-        credential=credential,
+        credential=credential or Passthrough(settings.upstream),
         pool=Pool(dialer, connect_timeout=timeout.connect),
         timeout=Timeouts(timeout.response, timeout.idle, timeout.total),
         prefix=settings.prefix,

@@ -87,12 +87,12 @@ class Sending:
         """Authorise and send; once more where the credential was refused and can be renewed."""
         credential, outgoing = self._route.credential, self._outgoing
         authorization = await credential.authorise(outgoing)
-        first = await self._attempt(authorization)
+        first, used = await self._attempt(authorization)
         if first.head.status not in credential.refusals:
             return first
         first, answer = await self._hold(first)
         try:
-            renewed = await credential.again(outgoing, authorization, answer)
+            renewed = await credential.again(outgoing, used, answer)
         except ProxyError:
             return first  # nothing better to send: the refusal is the answer
         except BaseException:
@@ -101,7 +101,7 @@ class Sending:
         if renewed is None or self._body.whole is None or first.connection is not None:
             return first
         try:
-            return await self._attempt(renewed)
+            return (await self._attempt(renewed))[0]
         except ProxyError as error:
             if error.sent:
                 raise
@@ -120,23 +120,32 @@ class Sending:
         if reply.connection is not None:
             self._route.pool.release(reply.connection)
 
-    async def _attempt(self, authorization: Authorization) -> Reply:
-        """Send on a connection that may have been used before; on a new one if that had closed."""
-        pool = self._route.pool
+    async def _attempt(self, authorization: Authorization) -> tuple[Reply, Authorization]:
+        """Send on a connection that may have been used before; on a new one if that had closed.
+
+        What is attached is made anew whenever time has passed since: a token may have expired, and
+        Eko takes no stamp twice. The one that was used is returned too.
+        """
+        pool, credential = self._route.pool, self._route.credential
         idle = IDLE_AT_MOST if self._outgoing.method in _SAFE else IDLE_AT_MOST_UNSAFE
-        connection = await pool.acquire(idle_at_most=idle)
+        connection = pool.take(idle_at_most=idle)
+        if connection is not None:
+            try:
+                return await self._converse(connection, authorization), authorization
+            except ProxyError as error:
+                if not self._may_repeat(connection, error):
+                    raise
+        connection = await pool.acquire()
         try:
-            return await self._converse(connection, authorization)
-        except ProxyError as error:
-            if not self._may_repeat(connection, error):
-                raise
-        connection = await pool.acquire(idle_at_most=0)
-        return await self._converse(connection, authorization)
+            authorization = await credential.authorise(self._outgoing)
+        except BaseException:
+            pool.release(connection)
+            raise
+        return await self._converse(connection, authorization), authorization
 
     def _may_repeat(self, connection: Connection, error: ProxyError) -> bool:
         return (
             error.code == "upstream_closed"
-            and connection.reused
             and connection.reader.untouched
             and self._body.whole is not None
             and (not error.sent or (self._outgoing.method in _SAFE and not self.is_financial))

@@ -23,7 +23,7 @@ from cachetools import LRUCache
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
 
     from proxy.clock import Clock
 
@@ -254,6 +254,13 @@ class TokenStore:
         slot = self._slots.get(key)
         if slot is not None:
             slot.fetch_with(fetch)
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        """Forget keys that no configuration names any more: nothing renews them from now on."""
+        for key in keys:
+            slot = self._slots.pop(key, None)
+            if slot is not None:
+                self._all.discard(slot)
 
     def tick(self) -> None:
         """Start whatever renewals are due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,6 +14,24 @@ from tests.support import ManualClock, Running, proxy_in_front
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything that tests need is installed, a skipped test is a failed one."""
+    if _skipped and os.environ.get("EKEKO_NO_SKIPS"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skipped and os.environ.get("EKEKO_NO_SKIPS"):
+        terminalreporter.write_line(f"FAILED: skipped with EKEKO_NO_SKIPS set: {_skipped}")
 
 
 @pytest.fixture(autouse=True)

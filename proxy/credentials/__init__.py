@@ -12,12 +12,13 @@ from proxy.credentials.bearer import Bearer, BearerSettings
 from proxy.credentials.eka import EkaSettings, EkaTokens
 from proxy.credentials.eko import EkoSettings, EkoSignatures
 from proxy.credentials.login import LoginClient
+from proxy.credentials.passthrough import Passthrough
 from proxy.credentials.stamps import ClockStamps
 
 if TYPE_CHECKING:
     from proxy.credentials.base import Credential
 
-__all__ = ["AnySettings", "Tools", "build"]
+__all__ = ["AnySettings", "Passthrough", "Tools", "build"]
 
 AnySettings = Annotated[EkaSettings | BearerSettings | EkoSettings, Field(discriminator="kind")]
 
@@ -27,9 +28,7 @@ def build(name: str, settings: AnySettings, tools: Tools) -> Credential:
     match settings:
         case EkaSettings():
             client = LoginClient(
-                settings.login_url.root,
-                tls=tls.context(settings.tls),
-                via=settings.via.reveal() if settings.via else None,
+                str(settings.login_url), tls=tls.context(settings.tls), via=settings.via
             )
             return EkaTokens(name, settings, client=client, tools=tools)
         case BearerSettings():

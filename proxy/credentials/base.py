@@ -11,7 +11,7 @@ from proxy.fields import Model, Origin, OriginField
 from proxy.values import Items
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from proxy.clock import Clock
     from proxy.credentials.stamps import StampStore
@@ -80,13 +80,13 @@ class Authorization(Protocol):
 
 
 class Credential:
-    """What happens to a request's credentials. Passing everything untouched is the plainest.
+    """What happens to a request's credentials. This base attaches nothing.
 
     `owned` are the header fields that a caller's copy of never passes; `consumed` are read and
     removed; an answer whose status is in `refusals` may mean "ask again".
     """
 
-    kind: ClassVar[str] = "none"
+    kind: ClassVar[str]
     owned: frozenset[str] = frozenset()
     consumed: frozenset[str] = frozenset()
     refusals: ClassVar[frozenset[int]] = frozenset()
@@ -137,6 +137,9 @@ class Credential:
     def token_expires_in(self) -> float | None:
         """Seconds that the current token is valid, None for kinds that have none to expire."""
         return None
+
+    def retire(self, successors: Collection[Credential]) -> None:
+        """Leave the place to the credentials of a newer configuration."""
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -17,7 +17,7 @@ from proxy.values import SECRET, Name, SecretField
 from proxy.vendors import eka
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection, Hashable
 
     from proxy.credentials.base import Tools
     from proxy.credentials.login import LoginClient
@@ -97,12 +97,16 @@ class EkaTokens(Credential):
         self._settings = settings
         self._client = client
         self._tools = tools
+        self._logins: dict[bytes, EkaLogin] = {}
+        self._warm = True
         self.rekey()
 
     def rekey(self) -> None:
         spaces: dict[str, EkaSettings | Workspace] = {"": self._settings}
         spaces |= self._settings.workspaces
+        before = self.token_keys
         self._logins = {name.encode(): self._login(space) for name, space in spaces.items()}
+        self._tools.tokens.drop(before - self.token_keys)
         for login in self._logins.values():
             self._tools.tokens.fetch_with(login.key, login.fetch)
         self._slot(b"")  # the one that is kept warm
@@ -128,6 +132,16 @@ class EkaTokens(Credential):
     def token_expires_in(self) -> float | None:
         return self._slot(b"").expires_in()
 
+    @property
+    def token_keys(self) -> frozenset[Hashable]:
+        """The keys of its tokens in the store."""
+        return frozenset(login.key for login in self._logins.values())
+
+    def retire(self, successors: Collection[Credential]) -> None:
+        self._warm = False
+        kept = (each.token_keys for each in successors if isinstance(each, EkaTokens))
+        self._tools.tokens.drop(self.token_keys.difference(*kept))
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -138,7 +152,7 @@ class EkaTokens(Credential):
                 "unknown_workspace",
                 f"X-Eka-Workspace names no workspace of the credential '{self.name}'.",
             )
-        return self._tools.tokens.slot(login.key, login.fetch, warm=not workspace)
+        return self._tools.tokens.slot(login.key, login.fetch, warm=self._warm and not workspace)
 
     def _login(self, space: EkaSettings | Workspace) -> EkaLogin:
         settings = self._settings
@@ -154,7 +168,7 @@ class EkaTokens(Credential):
         return EkaLogin(
             self.name,
             body | chosen,
-            key=_identity(settings.login_url.root, body["client_id"], chosen),
+            key=_identity(str(settings.login_url), body["client_id"], chosen),
             client=self._client,
             clock=self._tools.clock,
             observer=self._tools.observer,

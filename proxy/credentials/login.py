@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from proxy.secrets import Secret
+
 _ANSWER_AT_MOST = 64 * 1024  # bytes
 _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=10)
 
@@ -30,7 +32,7 @@ class LoginClient:
     """Posts JSON to one origin: no redirects, cookies, netrc or environment proxies."""
 
     def __init__(
-        self, root: str, *, tls: ssl.SSLContext | None = None, via: str | None = None
+        self, root: str, *, tls: ssl.SSLContext | None = None, via: Secret | None = None
     ) -> None:
         self._root = root
         self._tls = tls
@@ -48,7 +50,7 @@ class LoginClient:
                 headers=headers,
                 allow_redirects=False,
                 ssl=True if self._tls is None else self._tls,
-                proxy=self._via,
+                proxy=self._via.reveal() if self._via else None,
             ) as answer:
                 body = await _read(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -61,7 +63,8 @@ class LoginClient:
     async def close(self) -> None:
         """Close idle connections."""
         if self._session is not None:
-            await self._session.close()
+            session, self._session = self._session, None
+            await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -74,7 +74,9 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._parser: HttpResponseParser | None = None
+        self._fed = 0
         self.complete = True
+        self.keep_alive = True
         self.head: Head | None = None
         self.pieces: list[bytes] = []
         self.size = 0

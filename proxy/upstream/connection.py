@@ -40,7 +40,6 @@ class Connection(asyncio.Protocol):
         "deadline",
         "idle_since",
         "reader",
-        "reused",
         "sent",
         "total_deadline",
         "wrote_all",
@@ -58,9 +57,8 @@ class Connection(asyncio.Protocol):
         self.reader = ResponseReader()
         self.active = False
         self.closed = False
-        self.reused = False
         self.sent = False
-        self.wrote_all = False
+        self.wrote_all = True
         self.idle_since = 0.0
         self.deadline = math.inf
         self.total_deadline = math.inf

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.fields import Origin, Tls
+    from proxy.secrets import Secret
 
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305, 5)
 _CONNECT_ANSWER_AT_MOST = 16 * 1024
@@ -51,9 +52,9 @@ class Via(NamedTuple):
 class Dialer:
     """Opens connections to one origin."""
 
-    def __init__(self, origin: Origin, settings: Tls, via: str | None = None) -> None:
+    def __init__(self, origin: Origin, settings: Tls, via: Secret | None = None) -> None:
         self._origin = origin
-        self._via = Via.parse(via) if via is not None else None
+        self._via = via
         self._tls = tls.context(settings) if origin.scheme == "https" else None
         self._server_name = settings.server_name or origin.host
 
@@ -76,15 +77,16 @@ class Dialer:
 
     async def _open(self, factory: Callable[[], P]) -> P:
         loop = asyncio.get_running_loop()
-        first = self._via or self._origin
+        via = Via.parse(self._via.reveal()) if self._via else None
+        first = via or self._origin
         infos = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
             infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, loop=loop
         )
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._via is not None:
-                await self._tunnel(sock, self._via)
+            if via is not None:
+                await self._tunnel(sock, via)
         except BaseException:
             sock.close()
             raise

@@ -57,25 +57,26 @@ class Pool:
             "opening": self._opening,
         }
 
-    async def acquire(self, *, idle_at_most: float = IDLE_AT_MOST) -> Connection:
-        """Return a connection for one exchange: idle for at most so many seconds, or new.
+    def take(self, *, idle_at_most: float) -> Connection | None:
+        """Return the connection that was used last, if that is at most so many seconds ago."""
+        while self._idle:
+            connection = self._idle[-1]
+            if self._loop.time() - connection.idle_since > idle_at_most:
+                return None
+            self._idle.pop()
+            if not connection.closed:
+                return connection
+        return None
 
-        With zero, it is new unless the pool is at its limit.
+    async def acquire(self) -> Connection:
+        """Return a connection that has not been idle: a new one, or the next that is given back.
 
         ProxyError: `upstream_unreachable`, or `overloaded` if all are in use for too long.
         """
-        connection = self._pop_idle(idle_at_most)
-        if connection is not None:
-            connection.reused = True
-            return connection
         if len(self._all) + self._opening < self._limit or self._evict():
             self._opening += 1
             return await self._dial()
-        connection = await self._wait()
-        if connection is None:
-            return await self._dial()
-        connection.reused = True
-        return connection
+        return await self._wait() or await self._dial()
 
     def release(self, connection: Connection) -> None:
         """Take a connection back when its exchange has ended, whichever way."""
@@ -108,17 +109,6 @@ class Pool:
         self.close()
         for connection in list(self._all):
             connection.abort()
-
-    def _pop_idle(self, idle_at_most: float) -> Connection | None:
-        """Take the connection that was used last, if it is fresh enough."""
-        while self._idle:
-            connection = self._idle[-1]
-            if self._loop.time() - connection.idle_since > idle_at_most:
-                return None
-            self._idle.pop()
-            if not connection.closed:
-                return connection
-        return None
 
     def _evict(self) -> bool:
         """Make room by closing the oldest idle connection, if there is one."""
