@@ -10,6 +10,7 @@ from proxy import __version__, credentials, generation
 from proxy.accesslog import AccessLog
 from proxy.admin.metrics import Metrics, RouteState, TokenState
 from proxy.admin.pages import AdminPages
+from proxy.body import Budget
 from proxy.credentials.stamps import StampStore
 from proxy.forward import Forwarder
 from proxy.generation import place
@@ -49,11 +50,13 @@ class App:
         self._observer = Observers([self._log, self._metrics])
         self._tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), self._observer)
         self._first = settings
+        self._budget = Budget()
         self._room = Room(settings.limits.connections)
         self._listeners: dict[Place, Listener] = {}
         self._admin: tuple[Listen, Listener] | None = None
         self._generation: Generation | None = None
         self._retired: list[Generation] = []
+        self._leaving: list[Listener] = []
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
@@ -103,11 +106,18 @@ class App:
 
     async def _install(self, settings: Settings) -> None:
         """Put a configuration into force; what can fail comes before anything is changed."""
-        new = await generation.build(settings, self._tools)
+        new = None
         try:
+            new = await generation.build(settings, self._tools)
             fresh, admin = await self._open(new)
         except BaseException:
-            await new.close()
+            old = self._generation
+            if new is not None and old is not None:
+                new.retire(old)
+            if new is not None:
+                await new.close()
+            if old is not None:
+                old.rekey()  # building had let tokens be fetched with the new secrets
             raise
         old, self._generation = self._generation, new
         self._listeners |= fresh
@@ -115,11 +125,13 @@ class App:
             forwarder = self._listeners[at].handler
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
+            self._listeners[at].header_timeout = settings.limits.header_timeout
         before, self._admin = self._admin, admin
         if before is not None and before is not admin:
             await before[1].close()
         for at in self._listeners.keys() - new.by_place().keys():
-            self._listeners.pop(at).stop_accepting()
+            self._listeners[at].stop_accepting()
+            self._leaving.append(self._listeners.pop(at))
         if old is not None:
             old.retire(new)
             self._retired.append(old)
@@ -136,6 +148,7 @@ class App:
                     forwarder = Forwarder(
                         new.guard(route.listen),
                         Prefixes([]),
+                        budget=self._budget,
                         clock=self._clock,
                         observer=self._observer,
                     )
@@ -178,17 +191,20 @@ class App:
             if isinstance(listener.handler, Forwarder):
                 listener.handler.draining = True
             listener.stop_accepting()
+            self._leaving.append(listener)
         until = self._clock.now() + self._current.settings.limits.drain
-        while self._in_flight() and self._clock.now() < until:
+        while not self._all_left() and self._clock.now() < until:
             await self._clock.sleep(_DRAIN_STEP)
-        if self._in_flight():
-            logger.warning("%d requests were still in flight after the drain", self._in_flight())
+        in_flight = sum(each.in_flight for each in self._generations())
+        if in_flight:
+            logger.warning("%d requests were still in flight after the drain", in_flight)
 
     async def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
-        for listener in [*self._listeners.values(), *([self._admin[1]] if self._admin else [])]:
+        admin = [self._admin[1]] if self._admin else []
+        for listener in [*self._listeners.values(), *self._leaving, *admin]:
             await listener.close()
         for each in self._generations():
             await each.close()
@@ -211,13 +227,15 @@ class App:
 
     async def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        for listener in self._listeners.values():
+        admin = [self._admin[1]] if self._admin else []
+        for listener in [*self._listeners.values(), *self._leaving, *admin]:
             listener.sweep(now)
+        self._all_left()
         for each in self._generations():
             each.sweep(now)
         self._tools.tokens.tick()
         self._log.flush()
-        for old in [each for each in self._retired if not each.is_busy]:
+        for old in [each for each in self._retired if not each.in_flight]:
             self._retired.remove(old)
             await old.close()
 
@@ -292,9 +310,10 @@ class App:
     def _generations(self) -> list[Generation]:
         return [*self._retired, *([self._generation] if self._generation else [])]
 
-    def _in_flight(self) -> int:
-        handlers = (listener.handler for listener in self._listeners.values())
-        return sum(each.in_flight for each in handlers if isinstance(each, Forwarder))
+    def _all_left(self) -> bool:
+        """Let listeners that accept no more close what is idle; True once no caller is left."""
+        self._leaving = [listener for listener in self._leaving if not listener.close_idle()]
+        return not self._leaving
 
 
 async def _start(listener: Listener, key: str, socket_mode: int) -> None:

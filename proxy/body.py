@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
 KEEP_AT_MOST: Final = 1024 * 1024  # bytes of one body
-_BUDGET: Final = 256 * 1024 * 1024  # bytes of all bodies together
 
 
-class _Ledger:
-    """How many bytes are kept at the moment."""
+class Budget:
+    """How many bytes of bodies are kept at the moment, and may be kept at most."""
 
-    kept = 0
+    def __init__(self, at_most: int = 256 * 1024 * 1024) -> None:
+        self.at_most = at_most
+        self.kept = 0
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether so many bytes more may be kept."""
+        return self.kept + size <= self.at_most
 
 
 class RequestBody:
@@ -33,6 +38,7 @@ class RequestBody:
     """
 
     __slots__ = (
+        "_budget",
         "_content",
         "_limit",
         "_on_read",
@@ -49,10 +55,12 @@ class RequestBody:
         length: int | None,
         *,
         limit: int | None,
+        budget: Budget,
         on_read: Callable[[], None] | None = None,
     ) -> None:
         self._content = content
         self._limit = limit
+        self._budget = budget
         self._on_read = on_read
         self._pieces: list[bytes] | None = []
         self._reserved = 0
@@ -64,8 +72,10 @@ class RequestBody:
             if length > KEEP_AT_MOST:
                 self._pieces = None
         if not self.ended and content.is_eof():
-            # It came in the same packet as the head, as small bodies do: nothing to wait for.
-            self._take(_read_nowait(content))
+            # It came in the same packet as the head, as small bodies do: nothing to wait for, and
+            # nothing to save by not keeping it.
+            self._count(piece := _read_nowait(content))
+            self._keep(piece)
             self.ended = True
 
     @property
@@ -78,11 +88,19 @@ class RequestBody:
         return self._pieces[0] if self._pieces else b""
 
     async def read_whole(self) -> bytes:
-        """Wait for the end; ProxyError `body_too_large` if there is more than is ever kept."""
+        """Wait for the end.
+
+        ProxyError: `body_too_large` if there is more than is ever kept, `overloaded` if no more
+        can be kept at the moment.
+        """
         async for _ in self.pieces():
             if self._pieces is None:
                 break
         whole = self.whole
+        if whole is None and max(self.received, self.length or 0) <= KEEP_AT_MOST:
+            raise ProxyError(
+                "overloaded", "Too many request bodies are being kept just now.", retry_after=1
+            )
         if whole is None:
             raise ProxyError(
                 "body_too_large",
@@ -110,21 +128,26 @@ class RequestBody:
 
     def forget(self) -> None:
         """Give back the memory that this body was promised."""
-        _Ledger.kept -= self._reserved
+        self._budget.kept -= self._reserved
         self._reserved = 0
 
     def _take(self, piece: bytes) -> None:
-        self.received += len(piece)
-        self._check(self.received)
-        if self._pieces is None:
-            return
-        if self.received > KEEP_AT_MOST or _Ledger.kept + len(piece) > _BUDGET:
+        self._count(piece)
+        if self.received > KEEP_AT_MOST or not self._budget.has_room(len(piece)):
             self._pieces = None
             self.forget()
-            return
-        self._pieces.append(piece)
-        self._reserved += len(piece)
-        _Ledger.kept += len(piece)
+        else:
+            self._keep(piece)
+
+    def _count(self, piece: bytes) -> None:
+        self.received += len(piece)
+        self._check(self.received)
+
+    def _keep(self, piece: bytes) -> None:
+        if self._pieces is not None:
+            self._pieces.append(piece)
+            self._reserved += len(piece)
+            self._budget.kept += len(piece)
 
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:

@@ -26,6 +26,7 @@ from proxy.send import Sending
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from proxy.body import Budget
     from proxy.clock import Clock
     from proxy.guard import Guard
     from proxy.headers import Fields
@@ -60,23 +61,25 @@ class Forwarder:
     """What one listener does with requests. `guard` and `routes` change with a reload."""
 
     def __init__(
-        self, guard: Guard, routes: Prefixes[Route], *, clock: Clock, observer: Observer
+        self,
+        guard: Guard,
+        routes: Prefixes[Route],
+        *,
+        budget: Budget,
+        clock: Clock,
+        observer: Observer,
     ) -> None:
         self.guard = guard
         self.routes = routes
         self.clock = clock
         self.observer = observer
+        self.budget = budget
         self.ids = RequestIds()
-        self.in_flight = 0
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request of aiohttp's server."""
-        self.in_flight += 1
-        try:
-            return await Exchange(self, request).run()
-        finally:
-            self.in_flight -= 1
+        return await Exchange(self, request).run()
 
     def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
         """Answer a request that could not even be parsed."""
@@ -208,13 +211,21 @@ class Exchange:
         if "transfer-encoding" in read:
             if self._request.version < (1, 1):
                 raise bad_request("HTTP/1.0 has no Transfer-Encoding.")
+            if read["transfer-encoding"].lower() != b"chunked":
+                raise bad_request("The only Transfer-Encoding that is understood is 'chunked'.")
             length = None
         invite = None
-        if "expect" in read:
+        if "expect" in read and self._request.version >= (1, 1):  # RFC 9110, 10.1.1
             if read["expect"].lower() != b"100-continue":
                 raise bad_request("The only expectation that can be met is 100-continue.")
             invite = self.caller.invite_body
-        return RequestBody(self._request.content, length, limit=route.max_body, on_read=invite)
+        return RequestBody(
+            self._request.content,
+            length,
+            limit=route.max_body,
+            budget=self._forwarder.budget,
+            on_read=invite,
+        )
 
     def _take_request_id(self, given: bytes | None) -> None:
         if given is not None and _REQUEST_ID.fullmatch(given):

@@ -11,6 +11,7 @@ from proxy.guard import Guard
 from proxy.route import Route, Timeouts
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
     from proxy.config.settings import Route as RouteSettings
@@ -56,14 +57,19 @@ class Generation(NamedTuple):
         )
 
     @property
-    def is_busy(self) -> bool:
-        """Tell whether a request is in flight."""
-        return any(route.in_flight for route in self.routes.values())
+    def in_flight(self) -> int:
+        """Count the requests that are being served."""
+        return sum(route.in_flight for route in self.routes.values())
 
     def sweep(self, now: float) -> None:
         """See to deadlines; `now` is the loop's time."""
         for route in self.routes.values():
             route.pool.sweep(now)
+
+    def rekey(self) -> None:
+        """Let tokens be fetched with these secrets from now on."""
+        for credential in self.credentials.values():
+            credential.rekey()
 
     def retire(self, successor: Generation) -> None:
         """Leave the place to a newer one: keep nothing that is not in use."""
@@ -85,31 +91,45 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
 
     Secrets have been read by now (`config.resolve`); certificates are read here, in a thread.
     """
-    built = {
-        name: credentials.build(name, each, tools) for name, each in settings.credentials.items()
-    }
     dialers = await asyncio.to_thread(
         lambda: {name: _dialer(route) for name, route in settings.routes.items()}
     )
+    built = {
+        name: credentials.build(name, each, tools) for name, each in settings.credentials.items()
+    }
     routes = {
-        name: _route(name, route, built.get(route.credential), dialers[name])
+        name: _route(name, route, _credential(name, settings, built), dialers[name])
         for name, route in settings.routes.items()
     }
     return Generation(settings, built, routes)
+
+
+def _credential(name: str, settings: Settings, built: dict[str, Credential]) -> Credential:
+    """Return a route's credential; PermissionError if it may not go to the route's upstream.
+
+    `config.load` has refused such a configuration. This is the second line, for settings that
+    were made in another way.
+    """
+    route = settings.routes[name]
+    if route.credential == NO_CREDENTIAL:
+        return Passthrough(route.upstream)
+    if not settings.credentials[route.credential].permits(route.upstream):
+        raise PermissionError(
+            1, f"routes.{name}: the credential '{route.credential}' may not go to {route.upstream}"
+        )
+    return built[route.credential]
 
 
 def _dialer(settings: RouteSettings) -> Dialer:
     return Dialer(settings.upstream, settings.tls, settings.via)
 
 
-def _route(
-    name: str, settings: RouteSettings, credential: Credential | None, dialer: Dialer
-) -> Route:
+def _route(name: str, settings: RouteSettings, credential: Credential, dialer: Dialer) -> Route:
     timeout = settings.timeout
     return Route(
         name,
         upstream=settings.upstream,
-        credential=credential or Passthrough(settings.upstream),
+        credential=credential,
         pool=Pool(dialer, connect_timeout=timeout.connect),
         timeout=Timeouts(timeout.response, timeout.idle, timeout.total),
         prefix=settings.prefix,

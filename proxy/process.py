@@ -27,11 +27,12 @@ def run(main: Coroutine[Any, Any, int]) -> int:
 
 
 def set_up_logging(level: str) -> None:
-    """Send the program's own log to stderr; stdout is the access log's."""
+    """Send the program's own log to stderr; stdout is the access log's. May be called again."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
     )
     # aiohttp's and asyncio's debug lines quote what callers sent.
     for name in ("aiohttp", "asyncio"):

@@ -84,21 +84,22 @@ class Route:
             port = url.port or {"http": 80, "https": 443}.get(url.scheme or self._upstream.scheme)
         except ValueError:
             return location
+        if "\t" in text:
+            return location  # urlsplit drops tabs: what it read is not what stands there
         if url.netloc:
-            here = (self._upstream.host, self._upstream.port)
-            if (url.scheme or self._upstream.scheme) != self._upstream.scheme:
-                return location
-            if (url.hostname, port) != here:
+            here = (self._upstream.scheme, self._upstream.host, self._upstream.port)
+            if (url.scheme or here[0], url.hostname, port) != here:
                 return location
             prefix = f"http://{host.decode('latin-1')}"
+            rest = text.partition("//")[2][len(url.netloc) :]
         elif text.startswith("/"):
-            prefix = ""
+            prefix, rest = "", text
         else:
             return location
-        rest = text[text.index(url.netloc) + len(url.netloc) :] if url.netloc else text
         if not self._is_below_base(url.path):
             return location
-        return (prefix + self._strip + rest[len(self.base_path) :]).encode("latin-1")
+        path = self._strip + rest[len(self.base_path) :]
+        return (prefix + (path if path.startswith("/") else f"/{path}")).encode("latin-1")
 
     def _is_below_base(self, path: str) -> bool:
         base = self.base_path

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from proxy.errors import ProxyError, bad_request, problem
 
@@ -25,6 +26,7 @@ _FIELD_AT_MOST: Final = 16 * 1024  # bytes of a field's name and value
 _FIELDS_AT_MOST: Final = 100
 # Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
 _KEEP_ALIVE: Final = 3600.0
+_AT_ONCE: Final = 0.01  # seconds
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 
 
@@ -52,6 +54,11 @@ class CallerConnection(web.RequestHandler):
         self.busy = False
         self.head_since = math.inf  # the loop's time at which a request's head began to come
 
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the last answer is out, and nothing of another request has come."""
+        return self._waiter is not None and self.head_since == math.inf
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the caller, or turn it away at the limit."""
         if not self._listener.admit(self):
@@ -73,6 +80,16 @@ class CallerConnection(web.RequestHandler):
         if not self.busy and self.head_since == math.inf:
             self.head_since = self._loop.time()
         super().data_received(data)
+        if self.busy and self._messages:
+            self._break_body()
+
+    def _break_body(self) -> None:
+        """Tell who reads a body that its framing is broken: aiohttp tells only who comes next."""
+        request = self._current_request
+        if request is None or request.content.is_eof():
+            return
+        if isinstance(self._messages[-1][0], _ErrInfo):
+            request.content.set_exception(ValueError("broken framing"))
 
     def handle_error(
         self,
@@ -107,7 +124,7 @@ class Listener(web.Server):
         self.listen = listen
         self.handler = handler
         self._room = room
-        self._header_timeout = header_timeout
+        self.header_timeout = header_timeout
         self._server: asyncio.Server | None = None
         self._callers: set[CallerConnection] = set()
 
@@ -168,22 +185,32 @@ class Listener(web.Server):
     def sweep(self, now: float) -> None:
         """Drop callers whose request head does not come to an end; `now` is the loop's time."""
         for caller in list(self._callers):
-            if now - caller.head_since > self._header_timeout and caller.transport is not None:
+            if now - caller.head_since > self.header_timeout and caller.transport is not None:
                 caller.transport.abort()
 
     def stop_accepting(self) -> None:
-        """Close the listening socket, and the connections on which nothing is happening."""
+        """Close the listening socket; callers stay until `close_idle` finds them idle."""
         if self._server is not None:
             self._server.close()
             self._server = None
             if self.listen.path is not None:
                 Path(self.listen.path).unlink(missing_ok=True)
-        self.pre_shutdown()
+
+    def close_idle(self) -> bool:
+        """Close the connections on which nothing is happening; True once none is left.
+
+        aiohttp's own `pre_shutdown` would make busy ones deaf to the rest of their upload.
+        """
+        for caller in list(self._callers):
+            if caller.is_idle:
+                caller.force_close()
+        return not self._callers
 
     async def close(self) -> None:
         """Close everything now."""
         self.stop_accepting()
-        await self.shutdown(0)
+        # To aiohttp 0 means for ever: until the caller of an idle connection hangs up.
+        await self.shutdown(_AT_ONCE)
 
 
 class Room:

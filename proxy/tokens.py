@@ -178,8 +178,9 @@ class TokenSlot:
         return fetching
 
     async def _fetch_once(self) -> Token:
+        fetch = self._fetch
         try:
-            token = await self._fetch(self._token)
+            token = await fetch(self._token)
             if token.expires_at <= self._clock.now():
                 raise FetchError("the token had expired by the time it came")  # noqa: TRY301
         except FetchError as failure:
@@ -196,6 +197,8 @@ class TokenSlot:
             return token
         finally:
             self._fetching = None
+            if self._fetch is not fetch:  # what became of the old secrets tells nothing of the new
+                self._forgive()
 
     def _back_off(self, failure: FetchError) -> None:
         first, most = _BACK_OFF_REFUSED if failure.refused else _BACK_OFF

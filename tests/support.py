@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from proxy import config
 from proxy.app import App
 from proxy.cli.sandbox import configuration
 from proxy.clock import SystemClock
@@ -128,7 +129,7 @@ class Proxy:
         raw = self.raw
         for change in changes:
             raw = merged(raw, change)
-        await self.app.reload(Settings.model_validate(raw))
+        await self.app.reload(await _settings(raw))
         self.raw = raw
 
     def lines(self) -> list[dict[str, Any]]:
@@ -185,13 +186,23 @@ async def _serving(
     raw: dict[str, Any], clock: Clock | None
 ) -> AsyncIterator[tuple[App, list[str]]]:
     written: list[str] = []
-    app = App(Settings.model_validate(raw), clock=clock or SystemClock(), write=written.append)
+    app = App(await _settings(raw), clock=clock or SystemClock(), write=written.append)
     await app.start()
     try:
         yield app, written
     finally:
         app.stop()
-        await app.run()
+        ending = asyncio.create_task(app.run())
+        while isinstance(clock, ManualClock) and not ending.done():
+            await clock.advance(0.02)
+            await asyncio.sleep(0)
+        await ending
+
+
+async def _settings(raw: dict[str, Any]) -> Settings:
+    settings = Settings.model_validate(raw)
+    await asyncio.to_thread(config.resolve, settings)
+    return settings
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -274,6 +285,10 @@ class Wire:
             while await self.some():
                 pass
         return bytes(self.received[start:])
+
+    async def rest_of(self, end: bytes) -> bytes:
+        """Read up to and with a mark."""
+        return await self._upto(end)
 
     async def head(self) -> Message:
         """Read a message's start line and fields."""

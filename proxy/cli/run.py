@@ -63,7 +63,9 @@ async def _serve(path: Path, settings: config.Settings) -> int:
 async def _reload(path: Path, app: App) -> None:
     """Read the configuration again; a bad one is logged, and the old one stays."""
     try:
-        await app.reload(await asyncio.to_thread(_read, path))
+        settings = await asyncio.to_thread(_read, path)
+        await app.reload(settings)
+        process.set_up_logging(settings.log.level)
     except config.ConfigError as error:
         _log_refusal(error.problems)
     except (SecretError, TlsError, OSError) as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _sandbox() -> int:
     async with _stand_ins() as stand_ins:
-        settings = Settings.model_validate(configuration(stand_ins, _free_ports()))
-        app = App(settings, clock=SystemClock(), write=process.write_stdout)
-        await app.start()
+        app = await _start(stand_ins)
         print(guide(app.addresses(), stand_ins), file=sys.stderr, flush=True)
         await process.serve(app)
     return 0
@@ -58,17 +54,19 @@ def _stand_ins() -> sandbox.StandIns:
     return sandbox.StandIns(eka_port=8181, eko_port=8281, storage_port=8381, fallback=True)
 
 
-def _free_ports() -> dict[str, int]:
-    """Keep the usual ports that are free; 0 picks another for those that are taken."""
-    return {name: port if _is_free(port) else 0 for name, port in _PORTS.items()}
+async def _start(stand_ins: sandbox.StandIns) -> App:
+    """Start on the usual ports, or on free ones if another sandbox has those."""
+    try:
+        return await _start_on(stand_ins, _PORTS)
+    except OSError:
+        return await _start_on(stand_ins, dict.fromkeys(_PORTS, 0))
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as sock, contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
-        return True
-    return False
+async def _start_on(stand_ins: sandbox.StandIns, ports: dict[str, int]) -> App:
+    settings = Settings.model_validate(configuration(stand_ins, ports))
+    app = App(settings, clock=SystemClock(), write=process.write_stdout)
+    await app.start()
+    return app
 
 
 def configuration(stand_ins: sandbox.StandIns, ports: dict[str, int]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Outgoing(NamedTuple):
     """What a credential may know of a request.
 
     `path` is the whole path that the upstream will see, percent-decoded; `read` holds the fields
-    that the credential consumes, by folded name; `body` is None unless it asked for it.
+    that the credential consumes, by folded name; `body` is None unless it asked for it. `repr`
+    shows nothing of them: they hold account numbers.
     """
 
     method: str
@@ -68,6 +69,9 @@ class Outgoing(NamedTuple):
     query: str
     read: Mapping[str, bytes]
     body: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Outgoing({self.method})"
 
 
 class Authorization(Protocol):

@@ -23,18 +23,20 @@ _LIFETIME_UNKNOWN = 600.0  # seconds; for older answers, which had an access_tok
 _LIFETIME_AT_MOST = 86_400.0
 _LEEWAY = 0.05  # of a life, at most 5 s: for the way to the upstream
 _LEEWAY_AT_MOST = 5.0
-# A refused refresh means log in again; one that is not there means try the older call.
-_REFRESH_REFUSED = frozenset({400, 401, 403})
+# One that is not there means try the older call; one refused in any other way, log in again.
 _REFRESH_NOT_THERE = frozenset({404, 405, 410})
 _TEMPORARY = frozenset({408, 425, 429})
 
 
 class Grant(NamedTuple):
-    """What a login or refresh yields; `lifetime` in seconds."""
+    """What a login or refresh yields; `lifetime` in seconds. `repr` shows no token."""
 
     access_token: str
     refresh_token: str | None
     lifetime: float
+
+    def __repr__(self) -> str:
+        return f"Grant(lifetime={self.lifetime:g})"
 
 
 class EkaLogin:
@@ -60,23 +62,28 @@ class EkaLogin:
     async def fetch(self, before: Token | None) -> Token:
         """Refresh `before`, or log in where that is refused; FetchError if neither works."""
         if before is not None and before.refresh is not None:
-            token = await self._refresh(before.value, before.refresh)
+            token = await self._refresh(before, before.refresh)
             if token is not None:
                 return token
         started, answer = await self._post("login", eka.LOGIN, self._body, {})
         return self._token("login", started, answer)
 
-    async def _refresh(self, access_token: str, refresh_token: str) -> Token | None:
-        """Refresh by v2, by v1 where v2 is not there; None means log in."""
-        body = {"refresh_token": refresh_token, "access_token": access_token}
+    async def _refresh(self, before: Token, refresh_token: str) -> Token | None:
+        """Refresh by v2, by v1 where v2 is not there; None means log in.
+
+        A refresh that fails for now is tried again later, for as long as `before` is valid.
+        """
+        body = {"refresh_token": refresh_token, "access_token": before.value}
         headers = {
-            "Authorization": f"Bearer {access_token}",
+            "Authorization": f"Bearer {before.value}",
             "Client-Id": self._body["client_id"],
         }
         started, answer = await self._post("refresh", eka.REFRESH, body, headers)
         if answer.status in _REFRESH_NOT_THERE:
             started, answer = await self._post("refresh_v1", eka.REFRESH_V1, body, {})
-        if answer.status in _REFRESH_REFUSED | _REFRESH_NOT_THERE:
+        outcome = _outcome(answer.status)
+        expired = before.expires_at <= self._clock.now()
+        if outcome == "refused" or (outcome == "failed" and expired):
             return None
         return self._token("refresh", started, answer)
 
@@ -154,7 +161,7 @@ def _lifetime(expires_in: Any) -> float:
         expires_in = int(expires_in)
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         raise FetchError("Eka's token answer has an expires_in that is not a number of seconds")
-    if not expires_in > 0 or math.isinf(expires_in):
+    if not 0 < expires_in < math.inf:
         raise FetchError("Eka's token answer has an expires_in that is not above zero")
     return float(min(expires_in, _LIFETIME_AT_MOST))
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
 from proxy.credentials.eko_fields import literal_fields
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, bad_request
 from proxy.fields import Model, Origin
 from proxy.headers import fold
 from proxy.routing import Operations
@@ -164,7 +164,7 @@ class EkoSignatures(Credential):
         texts = {fold(name): value for name, value in (self._defaults | dict(fields)).items()}
         for rule in self._rules:
             wanted = [fold(f.header if isinstance(f, HeaderField) else f) for f in rule.fields]
-            if set(wanted) == set(texts):
+            if set(map(fold, fields)) <= set(wanted) <= texts.keys():
                 return await self._signature("".join(texts[name] for name in wanted).encode())
         raise ProxyError(
             "signing_input_missing",
@@ -213,7 +213,10 @@ class EkoSignatures(Credential):
             if not text:
                 raise _missing(field, rule)
             parts.append(text)
-        return "".join(parts).encode()
+        try:
+            return "".join(parts).encode()
+        except UnicodeEncodeError:
+            raise bad_request("A signed field's text is not Unicode.") from None
 
 
 def _names(rule: HashRule) -> str:

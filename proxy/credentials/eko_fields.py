@@ -33,19 +33,20 @@ def literal_fields(outgoing: Outgoing, names: Collection[str]) -> dict[str, str]
     pairs = list(_query_pairs(outgoing.query))
     if outgoing.body:
         pairs += _body_pairs(outgoing.body, outgoing.read.get("content-type", b""))
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for name, value in pairs:
-        if name not in names or not isinstance(value, str):
+        if name not in names:
             continue
-        if found.setdefault(name, value) != value:
+        first = found.setdefault(name, value)
+        if first is not value and not (isinstance(first, str) and first == value):
             raise bad_request(f"The signed field {name!r} stands twice, with different values.")
-    return found
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def _body_pairs(body: bytes, content_type: bytes) -> Iterable[tuple[str, Any]]:
     media_type = content_type.partition(b";")[0].strip().lower()
     if media_type == b"application/x-www-form-urlencoded":
-        return _query_pairs(body.decode("latin-1"))
+        return _query_pairs(body.decode(errors="surrogateescape"))
     try:
         # What is not a form is JSON: Eko wants it, and callers often leave the type out.
         value = json.loads(
@@ -73,6 +74,9 @@ def _no_constant(name: str) -> None:
 
 def _query_pairs(text: str) -> Iterable[tuple[str, str]]:
     try:
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=1000)
+        # Bytes that are not UTF-8 stay recognisable: they cannot be signed, only refused.
+        return parse_qsl(
+            text, keep_blank_values=True, errors="surrogateescape", max_num_fields=1000
+        )
     except ValueError:
         raise bad_request("The form or query has more than 1000 fields.") from None

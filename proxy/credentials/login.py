@@ -21,22 +21,31 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=10)
 
 
 class LoginAnswer(NamedTuple):
-    """What the token endpoint answered; `retry_after` in seconds."""
+    """What the token endpoint answered; `retry_after` in seconds. `repr` shows no body."""
 
     status: int
     body: bytes
     retry_after: float | None
+
+    def __repr__(self) -> str:
+        return f"LoginAnswer(status={self.status})"
 
 
 class LoginClient:
     """Posts JSON to one origin: no redirects, cookies, netrc or environment proxies."""
 
     def __init__(
-        self, root: str, *, tls: ssl.SSLContext | None = None, via: Secret | None = None
+        self,
+        root: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        via: Secret | None = None,
+        timeout: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> None:
         self._root = root
         self._tls = tls
         self._via = via
+        self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
     async def post(
@@ -69,7 +78,7 @@ class LoginClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), timeout=_TIMEOUT, trust_env=False
+                cookie_jar=aiohttp.DummyCookieJar(), timeout=self._timeout, trust_env=False
             )
         return self._session
 

@@ -31,6 +31,7 @@ _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _SORTER = ResponseSorter()
 _BODILESS = frozenset({204, 304})
 _SWITCHING_PROTOCOLS = 101
+_INTERIM = 100
 _FINAL = 200
 
 
@@ -116,7 +117,9 @@ class ResponseReader:
             self._misparsed()
         if self.head is None and self._fed > HEAD_BYTES_AT_MOST:
             raise ProtocolError("its head is too large")
-        if self._fed - self.received > HEAD_BYTES_AT_MOST + OVERHEAD_AT_MOST + (self.received << 4):
+        framing = self._fed - self.received
+        most = HEAD_BYTES_AT_MOST + OVERHEAD_AT_MOST + (self.received << 4)
+        if framing > most and not self.complete:
             raise ProtocolError("its chunks are nearly all framing")
 
     def eof(self) -> bool:
@@ -163,12 +166,14 @@ class ResponseReader:
             return
         parser = self._parser
         status = parser.get_status_code()  # type: ignore[union-attr]  # made by expect
+        if not _REASON.fullmatch(self._reason):
+            self._fail("its status line holds a control character")
         if status < _FINAL:
             self._swallow(status)
             return
+        if self._fed > HEAD_BYTES_AT_MOST and _size(self._fields) > HEAD_BYTES_AT_MOST:
+            self._fail("its head is too large")  # it came in one piece with the rest
         fields = _SORTER.sort(self._fields)
-        if not _REASON.fullmatch(self._reason):
-            self._fail("its status line holds a control character")
         length, chunked = self._framing(fields)
         self.head = Head(status, self._reason, fields, length, chunked)
         self._fields = []
@@ -202,6 +207,8 @@ class ResponseReader:
             raise self._fault or ProtocolError("it is not valid HTTP/1.1") from None
 
     def _swallow(self, status: int) -> None:
+        if status < _INTERIM:
+            self._fail("its status is none of HTTP's")
         if status == _SWITCHING_PROTOCOLS:
             self._fail("it switched protocols unasked")
         self._interim += 1
@@ -224,3 +231,7 @@ class ResponseReader:
     def _fail(self, what: str) -> None:
         self._fault = ProtocolError(what)
         raise self._fault
+
+
+def _size(fields: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in fields)

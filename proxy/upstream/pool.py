@@ -156,11 +156,13 @@ class Pool:
 
     def _pass_on(self, given: Connection | None) -> None:
         """Return what a waiter was given but can no longer use."""
-        if given is not None:
-            self._keep(given)
-        else:
+        if given is None:
             self._opening -= 1
             self._vacate()
+        elif given.closed or self._closed:
+            given.abort()  # its place is, or will be, passed on by `_lost`
+        else:
+            self._keep(given)
 
     def _keep(self, connection: Connection) -> None:
         """Give a usable connection to the first in the queue, or hold it idle."""

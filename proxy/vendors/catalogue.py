@@ -32,7 +32,7 @@ class Catalogue:
         for segment in template.split("/")[1:]:
             variable = segment.startswith("{")
             node = node.setdefault(_ANY if variable else segment, {})
-            if not variable:
+            if not variable and not segment.isdigit():
                 self._words.add(segment)
         node[_END] = template
 

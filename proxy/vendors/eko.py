@@ -59,7 +59,8 @@ def is_refusal(answer: bytes) -> bool:
         envelope = json.loads(answer)
     except (ValueError, RecursionError):
         return False
-    return isinstance(envelope, dict) and envelope.get("status") in _REFUSALS
+    number = envelope.get("status") if isinstance(envelope, dict) else None
+    return isinstance(number, int) and number in _REFUSALS
 
 
 def _paths() -> Iterator[str]:

@@ -1,0 +1,35 @@
+# docker build -t ekeko:local .
+#
+# docker run --rm -v "$PWD/config.yaml:/etc/ekeko/config.yaml:ro" -p 127.0.0.1:8180:8180 ekeko:local
+#
+# A container has a loopback of its own. Either the app shares it (a sidecar: see deploy/), and the
+# configuration stays as it is; or ports are published as above, and then the routes listen on
+# 0.0.0.0, and `access.hosts` has every name but localhost that callers use. Publish no port to
+# other machines: whoever reaches a route acts with its credential.
+ARG BASE=python:3.13.7-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python3 -m venv /tmp/tools && python3 -m venv --without-pip /opt/ekeko
+COPY pyproject.toml README.md LICENSE ./
+COPY proxy proxy
+# Dependencies come as wheels, so no compiler is needed. The bytecode holds no times: it is the
+# same in every build, and never written again.
+RUN /tmp/tools/bin/pip --python /opt/ekeko install \
+        --no-cache-dir --no-compile --only-binary=:all: --disable-pip-version-check . \
+    && /opt/ekeko/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/ekeko/lib
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="ekeko" \
+      org.opencontainers.image.description="A local authenticating reverse proxy for Eka Care and Eko" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /opt/ekeko /opt/ekeko
+ENV PATH=/opt/ekeko/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+# A number without a name, as nothing looks it up: what is mounted has to be readable to it.
+USER 10001:10001
+EXPOSE 8180 8280
+# The admin pages' default address; override this where `admin.listen` is another one.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
+    "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8190/livez', timeout=2)"]
+ENTRYPOINT ["ekeko"]
+CMD ["run", "-c", "/etc/ekeko/config.yaml"]

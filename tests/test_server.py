@@ -1,0 +1,282 @@
+"""Listeners: what callers may hold, and the files and addresses that they listen on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import (
+    ScriptedUpstream,
+    answer,
+    ask,
+    plain_proxy,
+    raw_client,
+    request,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.server import CallerConnection, Listener
+    from tests.support import Proxy
+
+
+def listener(proxy: Proxy) -> Listener:
+    (only,) = proxy.app._listeners.values()
+    return only
+
+
+def in_seconds(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+@pytest.fixture
+def precious(sock: Path) -> Path:
+    sock.write_text("precious")
+    return sock
+
+
+@pytest.fixture
+def sock() -> Iterator[Path]:
+    """A place for a socket; pytest's own folders are too deep for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "p.sock"
+
+
+# Time for a head.
+
+
+@pytest.mark.parametrize(
+    "part", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "]
+)
+async def test_a_head_that_does_not_come_to_an_end_costs_the_connection(part: bytes) -> None:
+    async with (
+        ScriptedUpstream([answer()]) as upstream,
+        plain_proxy(upstream.url, {"limits": {"header_timeout": 20}}) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(part)
+        (caller,) = await connections(proxy, 1)
+        await until(lambda: caller.head_since < float("inf"))
+        listener(proxy).sweep(in_seconds(15))
+        assert listener(proxy)._callers
+        listener(proxy).sweep(in_seconds(25))
+        assert await client.rest() == b""
+        assert upstream.connections == []
+
+
+async def test_a_second_head_has_as_much_time_as_the_first() -> None:
+    async with (
+        ScriptedUpstream([answer()] * 2) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        assert (await client.ask("GET", "/")).status == 200
+        (caller,) = listener(proxy)._callers
+        listener(proxy).sweep(in_seconds(1000))  # idle: nothing is due
+        assert (await client.ask("GET", "/")).status == 200
+        await client.send(b"GET ")
+        await until(lambda: caller.head_since < float("inf"))
+        listener(proxy).sweep(in_seconds(1000))
+        assert await client.rest() == b""
+
+
+async def test_a_request_that_is_being_served_is_in_no_hurry() -> None:
+    may_answer = asyncio.Event()
+
+    async def play(wire: object) -> None:
+        del wire
+        await may_answer.wait()
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("POST", "/", [("Content-Length", "5")]), b"he")
+        await until(lambda: upstream.connections)
+        await client.send(b"l")
+        listener(proxy).sweep(in_seconds(1000))
+        assert listener(proxy)._callers
+        may_answer.set()
+
+
+async def test_admin_callers_have_to_finish_their_heads_too() -> None:
+    admin = {"admin": {"listen": "127.0.0.1:0"}, "limits": {"header_timeout": 0.01}}
+    async with (
+        ScriptedUpstream([answer()]) as upstream,
+        plain_proxy(upstream.url, admin) as proxy,
+        raw_client(proxy.admin) as client,
+    ):
+        await client.send(b"GET /livez")
+        assert await client.rest() == b""
+
+
+# How many.
+
+
+async def connections(proxy: Proxy, count: int) -> list[CallerConnection]:
+    await until(lambda: len(listener(proxy)._callers) == count)
+    return list(listener(proxy)._callers)
+
+
+async def test_a_caller_too_many_is_told_so_and_the_next_one_is_served() -> None:
+    async with (
+        ScriptedUpstream([answer()] * 2) as upstream,
+        plain_proxy(upstream.url, {"limits": {"connections": 2}}) as proxy,
+    ):
+        async with raw_client(proxy.plain) as one, raw_client(proxy.plain):
+            await connections(proxy, 2)
+            async with raw_client(proxy.plain) as third:
+                got = await third.answer()
+                assert (got.status, got.get("X-Ekeko-Error")) == (503, "overloaded")
+                assert got.get("Retry-After") == "1"
+                assert got.json()["code"] == "overloaded"
+                assert await third.rest() == b""
+            assert (await one.ask("GET", "/")).status == 200  # those inside are served
+            assert proxy.app._room.refused == 1
+        await connections(proxy, 0)
+        assert proxy.app._room.taken == 0
+        assert (await ask(proxy.plain, "GET", "/")).status == 200
+
+
+async def test_the_limit_holds_for_all_listeners_together() -> None:
+    two = {
+        "routes": {"other": {"listen": "127.0.0.1:0", "credential": "none"}},
+        "limits": {"connections": 1},
+    }
+    async with ScriptedUpstream([answer()]) as upstream:
+        two["routes"]["other"]["upstream"] = upstream.url  # type: ignore[index]  # as made above
+        async with plain_proxy(upstream.url, two) as proxy, raw_client(proxy.plain) as client:
+            assert (await client.ask("GET", "/")).status == 200
+            async with raw_client(proxy.url("other")) as second:
+                assert (await second.answer()).status == 503
+
+
+# Unix sockets.
+
+
+async def test_a_socket_is_its_owners_alone_and_goes_with_the_proxy(sock: Path) -> None:
+    unix = {"routes": {"plain": {"listen": f"unix:{sock}"}}}
+    async with ScriptedUpstream([answer(b"ok")]) as upstream:
+        async with plain_proxy(upstream.url, unix) as proxy:
+            assert proxy.plain == f"unix:{sock}"
+            assert mode_of(sock) == 0o600
+            assert (await ask(proxy.plain, "GET", "/")).body == b"ok"
+            (line,) = proxy.lines()
+            assert line["caller"] == f"unix:pid={os.getpid()},uid={os.getuid()}"
+        assert not is_there(sock)
+
+
+async def test_a_sockets_mode_may_be_configured(sock: Path) -> None:
+    unix = {"routes": {"plain": {"listen": f"unix:{sock}", "socket_mode": "0660"}}}
+    async with ScriptedUpstream([answer()]) as upstream, plain_proxy(upstream.url, unix):
+        assert mode_of(sock) == 0o660
+
+
+async def test_a_socket_that_nobody_listens_on_is_replaced(sock: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(sock))
+    unix = {"routes": {"plain": {"listen": f"unix:{sock}"}}}
+    async with (
+        ScriptedUpstream([answer(b"ok")]) as upstream,
+        plain_proxy(upstream.url, unix) as proxy,
+    ):
+        assert (await ask(proxy.plain, "GET", "/")).body == b"ok"
+
+
+async def test_a_socket_that_somebody_listens_on_is_left_alone(sock: Path) -> None:
+    unix = {"routes": {"plain": {"listen": f"unix:{sock}"}}}
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(sock))
+        live.listen()
+        with pytest.raises(OSError, match="another process listens") as caught:
+            async with plain_proxy("http://127.0.0.1:1", unix):
+                pass
+        assert "routes.plain.listen" in str(caught.value)
+        assert stat.S_ISSOCK(os.lstat(sock).st_mode)
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(precious: Path) -> None:
+    unix = {"routes": {"plain": {"listen": f"unix:{precious}"}}}
+    with pytest.raises(OSError, match=r"routes\.plain\.listen.*not a socket"):
+        async with plain_proxy("http://127.0.0.1:1", unix):
+            pass
+    assert stat.S_ISREG(os.lstat(precious).st_mode)
+
+
+# Addresses.
+
+
+async def test_port_0_picks_a_free_port_and_says_which() -> None:
+    async with ScriptedUpstream([answer()]) as upstream, plain_proxy(upstream.url) as proxy:
+        port = int(proxy.plain.rpartition(":")[2])
+        assert port > 0
+        assert f'"plain": "http://127.0.0.1:{port}"' in proxy.written[0]
+        assert '"event": "ready"' in proxy.written[0]
+        assert '"admin": null' in proxy.written[0]
+
+
+async def test_an_address_in_use_is_named_by_its_key() -> None:
+    async with ScriptedUpstream([answer()]) as upstream:
+        taken = f"127.0.0.1:{upstream.port}"
+        for change, key in (
+            ({"routes": {"plain": {"listen": taken}}}, "routes.plain.listen"),
+            ({"admin": {"listen": taken}}, "admin.listen"),
+        ):
+            with pytest.raises(OSError, match="in use") as caught:
+                async with plain_proxy(upstream.url, change):
+                    pass
+            assert str(caught.value.strerror).startswith(f"{key}: cannot listen on {taken}")
+
+
+async def test_ipv6_loopback_is_an_address_like_another() -> None:
+    change = {"routes": {"plain": {"listen": "[::1]:0"}}}
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    async with ScriptedUpstream([answer(b"ok")]) as upstream:
+        try:
+            async with plain_proxy(upstream.url, change) as proxy:
+                assert proxy.plain.startswith("http://[::1]:")
+                assert (await ask(proxy.plain, "GET", "/")).body == b"ok"
+        except OSError as error:
+            pytest.skip(f"this machine has no IPv6 loopback: {error}")
+
+
+async def test_two_routes_on_one_listener_are_told_apart_by_their_prefixes() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        here = f"127.0.0.1:{probe.getsockname()[1]}"
+    async with ScriptedUpstream([answer(b"plain")]) as one, ScriptedUpstream([answer(b"b")]) as two:
+        routes = {
+            "plain": {"listen": here},
+            "b": {
+                "listen": here,
+                "prefix": "/b",
+                "strip_prefix": True,
+                "upstream": two.url,
+                "credential": "none",
+            },
+        }
+        async with plain_proxy(one.url, {"routes": routes}) as proxy:
+            assert proxy.url("b") == proxy.plain == f"http://{here}"
+            assert (await ask(proxy.plain, "GET", "/b/c")).body == b"b"
+            assert (await ask(proxy.plain, "GET", "/bc")).body == b"plain"
+            assert [each.target for each in two.requests] == ["/c"]
+            assert [line["route"] for line in proxy.lines()] == ["b", "plain"]

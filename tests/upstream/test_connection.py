@@ -1,0 +1,235 @@
+"""One connection: exchanges, back-pressure, deadlines, and every way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.errors import ProxyError
+from proxy.upstream.connection import HIGH_WATER, Connection
+from tests.support import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """A transport without a socket, which notes what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.events: list[str] = []
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.events.append("pause")
+
+    def resume_reading(self) -> None:
+        self.events.append("resume")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def connected() -> tuple[Connection, Transport, list[Connection]]:
+    lost: list[Connection] = []
+    connection = Connection(asyncio.get_running_loop(), lost.append)
+    transport = Transport()
+    connection.connection_made(transport)
+    return connection, transport, lost
+
+
+def asked() -> tuple[Connection, Transport]:
+    """Have a connection on which a whole request has left."""
+    connection, transport, _ = connected()
+    connection.begin(bodiless=False)
+    connection.write(b"GET / HTTP/1.1\r\n\r\n")
+    connection.wrote_all = True
+    return connection, transport
+
+
+async def failure(connection: Connection) -> ProxyError:
+    with pytest.raises(ProxyError) as caught:
+        await connection.head()
+    return caught.value
+
+
+async def test_an_exchange_leaves_a_connection_that_can_serve_another() -> None:
+    connection, transport = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert (await connection.head()).status == 200
+    assert connection.take() == [b"ok"]
+    assert connection.end()
+    assert not transport.aborted
+    assert connection.deadline == connection.total_deadline == math.inf
+
+
+async def test_reading_pauses_while_nobody_takes_what_came() -> None:
+    connection, transport = asked()
+    connection.data_received(HEAD + b"x" * HIGH_WATER)
+    assert transport.events == []
+    connection.data_received(b"x")
+    assert transport.events == ["pause"]
+    assert len(b"".join(connection.take())) == HIGH_WATER + 1
+    assert transport.events == ["pause", "resume"]
+
+
+async def test_writing_waits_while_the_upstream_takes_no_more() -> None:
+    connection, _ = asked()
+    await connection.drain(5)  # nothing to wait for
+    connection.pause_writing()
+    draining = asyncio.create_task(connection.drain(5))
+    await settle()
+    assert not draining.done()
+    assert connection.deadline < math.inf
+    connection.resume_writing()
+    await draining
+    assert connection.deadline == math.inf
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection: connection.connection_lost(None),
+        lambda connection: connection.connection_lost(ConnectionResetError()),
+    ],
+)
+async def test_who_waits_is_told_when_the_connection_is_lost(
+    end: Callable[[Connection], None],
+) -> None:
+    for waiting in ("head", "drain"):
+        connection, _ = asked()
+        connection.pause_writing()
+        task = asyncio.ensure_future(
+            connection.head() if waiting == "head" else connection.drain(5)
+        )
+        await settle()
+        end(connection)
+        with pytest.raises(ProxyError) as caught:
+            await task
+        assert (caught.value.code, caught.value.sent) == ("upstream_closed", True)
+
+
+async def test_a_close_before_anything_was_sent_says_so() -> None:
+    connection, _, lost = connected()
+    connection.connection_lost(None)
+    assert lost == [connection]
+    connection.begin(bodiless=False)
+    with pytest.raises(ProxyError) as caught:
+        connection.write(b"x")
+    assert (caught.value.code, caught.value.sent) == ("upstream_closed", False)
+    assert not connection.end()
+
+
+async def test_a_close_within_an_answer_is_told_from_one_before_it() -> None:
+    connection, _ = asked()
+    connection.data_received(HEAD + b"part")
+    assert (await connection.head()).length == 1_000_000
+    connection.take()
+    more = asyncio.create_task(connection.more(5))
+    await settle()
+    connection.connection_lost(None)
+    with pytest.raises(ProxyError, match="within its answer"):
+        await more
+
+
+async def test_a_close_ends_an_answer_of_unknown_length_as_it_should() -> None:
+    connection, _ = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+    await connection.head()
+    assert connection.take() == [b"all of it"]
+    connection.connection_lost(None)
+    await connection.more(5)
+    assert connection.reader.complete
+    assert not connection.end()
+
+
+async def test_a_reset_does_not_end_an_answer_of_unknown_length() -> None:
+    connection, _ = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\npart")
+    await connection.head()
+    connection.take()
+    connection.connection_lost(ConnectionResetError())
+    with pytest.raises(ProxyError):
+        await connection.more(5)
+
+
+async def test_what_is_not_http_fails_the_exchange_and_shows_none_of_it() -> None:
+    connection, transport = asked()
+    connection.data_received(b"canary\r\n\r\n")
+    error = await failure(connection)
+    assert error.code == "upstream_protocol_error"
+    assert "canary" not in error.detail
+    assert transport.aborted
+
+
+async def test_the_first_failure_is_the_one_that_counts() -> None:
+    connection, _ = asked()
+    connection.fail(ProxyError("upstream_timeout", "first"))
+    connection.fail(ProxyError("upstream_closed", "second"))
+    connection.connection_lost(None)
+    assert (await failure(connection)).detail == "first"
+
+
+async def test_data_after_a_failure_changes_nothing() -> None:
+    connection, _ = asked()
+    connection.fail(ProxyError("upstream_timeout", "late"))
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert not connection.end()
+
+
+async def test_data_on_an_idle_connection_ends_it() -> None:
+    connection, transport, _ = connected()
+    connection.data_received(b"x")
+    assert transport.aborted
+    assert connection.closed
+
+
+async def test_an_end_of_stream_on_an_idle_connection_is_noticed_at_once() -> None:
+    connection, _, _ = connected()
+    connection.eof_received()
+    assert connection.closed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nextra",
+    ],
+)
+async def test_a_connection_that_is_to_close_is_not_used_again(answer: bytes) -> None:
+    connection, transport = asked()
+    connection.data_received(answer)
+    assert (await connection.head()).status == 200
+    assert not connection.end()
+    assert transport.aborted
+
+
+async def test_an_answer_before_the_requests_end_costs_the_connection() -> None:
+    connection, transport = asked()
+    connection.wrote_all = False
+    connection.data_received(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+    assert (await connection.head()).status == 413
+    assert not connection.end()
+    assert transport.aborted
+
+
+async def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
+    connection, _ = asked()
+    waiting = asyncio.create_task(connection.head())
+    await settle()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (await connection.head()).status == 200
