@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds between looks at deadlines and due renewals
 _SECRETS_EVERY = 8  # ticks between looks at secret files
+_ADMIN_CONNECTIONS = 100
 _DRAIN_STEP = 0.02  # seconds between looks at what is still in flight
 
 
@@ -57,6 +58,7 @@ class App:
         self._generation: Generation | None = None
         self._retired: list[Generation] = []
         self._leaving: list[Listener] = []
+        self._unreadable: set[tuple[object, ...]] = set()
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
@@ -181,12 +183,13 @@ class App:
     def _listener(
         self, listen: Listen, handler: Forwarder | AdminPages, settings: Settings
     ) -> Listener:
-        return Listener(
-            listen, handler, room=self._room, header_timeout=settings.limits.header_timeout
-        )
+        # Health must be told even when callers hold every connection there is.
+        room = self._room if isinstance(handler, Forwarder) else Room(_ADMIN_CONNECTIONS)
+        return Listener(listen, handler, room=room, header_timeout=settings.limits.header_timeout)
 
     async def _drain(self) -> None:
         """Finish what is in flight, for `limits.drain` seconds at most."""
+        logger.debug("draining")
         for listener in self._listeners.values():
             if isinstance(listener.handler, Forwarder):
                 listener.handler.draining = True
@@ -206,9 +209,9 @@ class App:
         admin = [self._admin[1]] if self._admin else []
         for listener in [*self._listeners.values(), *self._leaving, *admin]:
             await listener.close()
+        self._tools.tokens.close()
         for each in self._generations():
             await each.close()
-        self._tools.tokens.close()
         self._log.flush()
 
     # The passing of time.
@@ -248,8 +251,11 @@ class App:
                 if await asyncio.to_thread(secret.reload):
                     changed.add(path[1])
                     logger.info("%s was read again", ".".join(map(str, path)))
+                self._unreadable.discard(path)
             except SecretError as error:
-                logger.warning("%s: %s", ".".join(map(str, path)), error)
+                if path not in self._unreadable:
+                    logger.warning("%s: %s; the old value stays", ".".join(map(str, path)), error)
+                self._unreadable.add(path)
         for name in changed & current.credentials.keys():
             current.credentials[name].rekey()
 

@@ -20,7 +20,7 @@ from proxy.caller import Caller
 from proxy.credentials.base import Outgoing
 from proxy.errors import ProxyError, bad_request
 from proxy.headers import RequestSorter
-from proxy.observe import Event
+from proxy.observe import CALLER_CLOSED, Event
 from proxy.send import Sending
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 _UNROUTED: Final = RequestSorter()
-_CALLER_CLOSED: Final = 499  # for the log alone; nginx's number for it
+_CLIENT_CLOSED_REQUEST: Final = 499  # for the log alone; nginx's number for it
 
 
 class RequestIds:
@@ -133,8 +133,8 @@ class Exchange:
             self._fail(error)
         except (asyncio.CancelledError, ConnectionError):
             # The caller has gone: nobody is left to answer.
-            self._status = self._status or _CALLER_CLOSED
-            self._code = "caller_closed"
+            self._status = self._status or _CLIENT_CLOSED_REQUEST
+            self._code = CALLER_CLOSED
             self.caller.break_off()
             raise
         except Exception as error:
@@ -263,6 +263,7 @@ class Exchange:
         """Make the answer's head; tell whether it has no body whatever its fields say."""
         self._status = head.status
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
+        length = None if head.status == 204 else head.length  # noqa: PLR2004 - RFC 9110, 8.6
         lines = head.fields.lines
         location = head.fields.read.get("location")
         if location is not None and self._fields is not None:
@@ -272,7 +273,7 @@ class Exchange:
             lines = [line for line in lines if line[:15].lower() != b"access-control-"]
         lines.append(b"X-Request-Id: %b\r\n" % self._request_id.encode())
         lines += self._cors
-        start = self.caller.head(head.status, head.reason, lines, head.length, bodiless=bodiless)
+        start = self.caller.head(head.status, head.reason, lines, length, bodiless=bodiless)
         return start, bodiless
 
     # The proxy's own answers.

@@ -6,10 +6,13 @@ of them can show what the event does not hold: no header, no query, no body, no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+CALLER_CLOSED: Final = "caller_closed"  # the code of an exchange whose caller went away
 
 
 class Event(NamedTuple):

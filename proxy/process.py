@@ -59,8 +59,10 @@ def raise_descriptor_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-async def serve(app: App, *, reload: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-    """Run a started app until a signal or its own `stop` ends it."""
+def handle_signals(
+    app: App, *, reload: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    """Let SIGTERM and SIGINT drain the proxy, and SIGHUP read its configuration again."""
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
@@ -73,4 +75,3 @@ async def serve(app: App, *, reload: Callable[[], Coroutine[Any, Any, None]] | N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.stop)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    await app.run()

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+_UNEXPANDED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\{[^}]*\}|%[A-Za-z_]+%")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LARGEST = 64 << 10
 
@@ -139,6 +140,10 @@ def parse(value: Any) -> Secret:
 
 
 def _parse_literal(value: str) -> Secret:
+    if _UNEXPANDED.fullmatch(value):
+        raise PydanticCustomError(
+            "secret", "looks like a shell's variable, which is not expanded: expected {env: NAME}"
+        )
     if wrong := _flaw(value):
         raise PydanticCustomError(
             "secret",

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,6 +19,8 @@ from aiohttp.web_protocol import _ErrInfo
 from proxy.errors import ProxyError, bad_request, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.fields import Listen
 
 _BACKLOG: Final = 1024
@@ -45,19 +48,20 @@ class Handler(Protocol):
 class CallerConnection(web.RequestHandler):
     """One caller's connection. `caller` is its address, or the process at a unix socket."""
 
-    __slots__ = ("_listener", "busy", "caller", "head_since")
+    __slots__ = ("_heard", "_listener", "busy", "caller", "head_since")
 
     def __init__(self, manager: Listener, **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = manager
         self.caller = ""
+        self._heard = False  # a part of a request has come that is not served yet
         self.busy = False
-        self.head_since = math.inf  # the loop's time at which a request's head began to come
+        self.head_since = math.inf  # the loop's time from which a head is waited for
 
     @property
     def is_idle(self) -> bool:
         """Tell whether the last answer is out, and nothing of another request has come."""
-        return self._waiter is not None and self.head_since == math.inf
+        return self._waiter is not None and not self._heard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the caller, or turn it away at the limit."""
@@ -68,6 +72,7 @@ class CallerConnection(web.RequestHandler):
             self.force_close()
             return
         self.caller = _peer(transport)
+        self.head_since = self._loop.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -77,11 +82,23 @@ class CallerConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the clock of a head, unless a request is being served."""
-        if not self.busy and self.head_since == math.inf:
-            self.head_since = self._loop.time()
+        if not self.busy and not self._heard:
+            self._heard = True
+            self.head_since = min(self.head_since, self._loop.time())
         super().data_received(data)
         if self.busy and self._messages:
             self._break_body()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Mark that a request is being served."""
+        self.head_since = math.inf
+        self._heard = False
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.busy = False
 
     def _break_body(self) -> None:
         """Tell who reads a body that its framing is broken: aiohttp tells only who comes next."""
@@ -144,12 +161,8 @@ class Listener(web.Server):
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
         assert isinstance(protocol, CallerConnection)  # noqa: S101 - as __call__ made it
-        protocol.head_since = math.inf
-        protocol.busy = True
-        try:
+        with protocol.serving():
             return await self.handler.handle(request)
-        finally:
-            protocol.busy = False
 
     async def start(self, *, socket_mode: int = 0o600) -> None:
         """Begin to accept; OSError if the address cannot be had."""

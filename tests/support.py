@@ -330,6 +330,11 @@ class Wire:
         self.received += data
         return data
 
+    def drop(self) -> None:
+        """End the connection at once, in whatever state it is."""
+        with contextlib.suppress(AttributeError):  # asyncio's, where it has ended already
+            self.writer.transport.abort()
+
     def close(self) -> None:
         """End the connection in order."""
         self.writer.close()
@@ -388,7 +393,7 @@ async def raw_client(url: str) -> AsyncIterator[RawClient]:
     try:
         yield client
     finally:
-        client.writer.transport.abort()
+        client.drop()
 
 
 async def ask(
@@ -455,7 +460,7 @@ class ScriptedUpstream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in self.connections:
-            wire.writer.transport.abort()
+            wire.drop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -122,13 +122,16 @@ async def test_wrong_credentials_are_told_and_not_tried_again_at_once() -> None:
 
 async def test_a_login_whose_first_waiter_leaves_serves_the_others(front: Running) -> None:
     fields = [("X-Eka-Workspace", "clinic-a")]
-    front.stand_ins.eka.faults.add(Fault("POST /connect-auth", kind="delay", seconds=0.05))
+    assert (await ask(front.eka, "GET", "/echo")).status == 200
+    front.stand_ins.eka.faults.add(Fault("POST /connect-auth", kind="delay", seconds=0.3))
     first = asyncio.create_task(ask(front.eka, "GET", "/echo", fields))
     await until(lambda: front.route("eka").in_flight)
     others = [asyncio.create_task(ask(front.eka, "GET", "/echo", fields)) for _ in range(5)]
     await until(lambda: front.route("eka").in_flight == 6)
     first.cancel()
+    await until(lambda: front.route("eka").in_flight == 5)
     assert {(await each).status for each in others} == {200}
+    assert front.stand_ins.eka.logins == 2
 
 
 # The others.

@@ -114,3 +114,9 @@ def test_secrets_written_alike_are_equal() -> None:
     assert Secret.env("A") != Secret.file("A")
     assert len({Secret.env("A"), Secret.env("A"), Secret.env("B")}) == 2
     assert Secret.env("A") != "A"
+
+
+@pytest.mark.parametrize("text", ["$EKO_ACCESS_KEY", "${EKO_ACCESS_KEY}", "%EKO_ACCESS_KEY%"])
+def test_a_variable_that_nobody_expands_is_not_taken_for_the_secret(text: str) -> None:
+    with pytest.raises(PydanticCustomError, match=r"expected \{env: NAME\}"):
+        parse(text)

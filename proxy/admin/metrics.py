@@ -20,6 +20,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from proxy.observe import CALLER_CLOSED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -88,7 +90,7 @@ class Metrics(Collector):
         counts.requests[method, event.status] += 1
         counts.buckets[bisect_left(_BUCKETS, event.duration)] += 1
         counts.seconds += event.duration
-        if event.code is not None:
+        if event.code is not None and event.code != CALLER_CLOSED:  # that is answered to nobody
             counts.errors[event.code] += 1
 
     def fetched(self, credential: str, grant: str, outcome: str) -> None:

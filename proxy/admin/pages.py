@@ -123,7 +123,7 @@ def _render(status: dict[str, Any], troubles: dict[str, str]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>ekeko</title>'
         f"<style>{_STYLE}</style><h1>ekeko {escape(status['version'])}</h1>"
-        f"<p><strong>{state}</strong></p><ul>{reasons}</ul>"
+        f"<p><strong>{state}</strong></p>{reasons and f'<ul>{reasons}</ul>'}"
         f"<h2>Routes</h2>{_table(status['routes'])}"
         f"<h2>Credentials</h2>{_table(status['credentials'])}"
     )

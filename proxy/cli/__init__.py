@@ -9,9 +9,12 @@ Messages for people go to stderr.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
+
+from proxy import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,16 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser(words).parse_args(words)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return _module(args.command).run(args)
+    try:
+        return _module(args.command).run(args)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ekeko", description="A local authenticating reverse proxy for Eka Care and Eko."
     )
+    parser.add_argument("--version", action="version", version=f"ekeko {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         if name in words:
             _module(name).configure(command)
     return parser

@@ -47,7 +47,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the header lines: 1 if none are to be had, 2 for wrong usage or configuration."""
+    if wrong := [each for each in args.field if "=" not in each]:
+        print(f"--field {wrong[0]}: expected NAME=VALUE", file=sys.stderr)
+        return 2
     fields = dict(each.partition("=")[::2] for each in args.field)
+    process.set_up_logging("error")  # a failure is printed below
     try:
         settings = config.load(args.config)
         config.resolve(settings)
@@ -59,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if chosen is None:
         names = ", ".join(settings.credentials) or "none"
         print(f"no credential is named '{args.credential}': expected {names}", file=sys.stderr)
+        return 2
+    if chosen.kind != "eko" and (fields or args.at is not None):
+        print("--at and --field are for credentials of kind eko, which sign", file=sys.stderr)
         return 2
     clock = SystemClock() if args.at is None else _FixedClock(args.at)
     tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), Observers([]))

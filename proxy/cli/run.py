@@ -48,6 +48,7 @@ def _read(path: Path) -> config.Settings:
 
 async def _serve(path: Path, settings: config.Settings) -> int:
     app = App(settings, clock=SystemClock(), write=process.write_stdout)
+    process.handle_signals(app, reload=lambda: _reload(path, app))
     try:
         await app.start()
     except (SecretError, TlsError) as error:
@@ -56,7 +57,7 @@ async def _serve(path: Path, settings: config.Settings) -> int:
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
-    await process.serve(app, reload=lambda: _reload(path, app))
+    await app.run()
     return 0
 
 

@@ -35,7 +35,7 @@ async def _sandbox() -> int:
     async with _stand_ins() as stand_ins:
         app = await _start(stand_ins)
         print(guide(app.addresses(), stand_ins), file=sys.stderr, flush=True)
-        await process.serve(app)
+        await app.run()
     return 0
 
 
@@ -55,16 +55,18 @@ def _stand_ins() -> sandbox.StandIns:
 
 
 async def _start(stand_ins: sandbox.StandIns) -> App:
-    """Start on the usual ports, or on free ones if another sandbox has those."""
+    """Start on the usual ports, or on free ones if one of those is taken."""
     try:
         return await _start_on(stand_ins, _PORTS)
-    except OSError:
+    except OSError as error:
+        print(f"{error.strerror}; taking free ports instead", file=sys.stderr)
         return await _start_on(stand_ins, dict.fromkeys(_PORTS, 0))
 
 
 async def _start_on(stand_ins: sandbox.StandIns, ports: dict[str, int]) -> App:
     settings = Settings.model_validate(configuration(stand_ins, ports))
     app = App(settings, clock=SystemClock(), write=process.write_stdout)
+    process.handle_signals(app)
     await app.start()
     return app
 
@@ -144,5 +146,10 @@ Ctrl-C stops everything."""
 def _stand_ins_text(stand_ins: sandbox.StandIns) -> str:
     return (
         f"Stand-ins: Eka {stand_ins.eka_url}, Eko {stand_ins.eko_url}, "
-        f"storage {stand_ins.storage_url}; each has /_sandbox/state."
+        f"storage {stand_ins.storage_url}; each has /_sandbox/state.\n"
+        "For a configuration of your own, list an origin in its credential's `origins` (and as\n"
+        f"`login_url`), with client_id {sandbox.SANDBOX_CLIENT_ID}, "
+        f"client_secret {sandbox.SANDBOX_CLIENT_SECRET},\n"
+        f"developer_key {sandbox.SANDBOX_DEVELOPER_KEY}, "
+        f"access_key {sandbox.SANDBOX_ACCESS_KEY}."
     )

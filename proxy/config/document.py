@@ -28,6 +28,7 @@ _HINTS = {
     "alias": "; a text that begins with '*' has to be in quotes",
     "anchor": "; a text that begins with '&' has to be in quotes",
     "tag": "; a text that begins with '!' has to be in quotes",
+    "'\\t' that cannot start": "; indent with spaces, not with tabs",
     "cannot start any token": "; a text that begins with this character has to be in quotes",
 }
 
@@ -61,6 +62,8 @@ def _text(path: Path, places: Places) -> str | Problem:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        return places.at(_START, (), "there is no such file: name one with -c or $EKEKO_CONFIG")
     except OSError as error:
         why = f"cannot be read ({error.strerror}): expected a configuration file"
         return places.at(_START, (), why)

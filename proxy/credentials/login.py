@@ -47,11 +47,14 @@ class LoginClient:
         self._via = via
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def post(
         self, path: str, payload: Mapping[str, str], headers: Mapping[str, str]
     ) -> LoginAnswer:
         """Send one request; FetchError if no whole answer of a reasonable size comes back."""
+        if self._closed:
+            raise FetchError("the proxy is stopping")
         try:
             async with self._open().post(
                 self._root + path,
@@ -63,17 +66,17 @@ class LoginClient:
             ) as answer:
                 body = await _read(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            # The text of these errors may hold the proxy's password: only the kind is told.
-            raise FetchError(
-                f"the token endpoint {self._root} did not answer ({type(error).__name__})"
-            ) from None
+            # The whole text of these errors may hold the outbound proxy's password.
+            cause = getattr(error, "os_error", error)
+            why = getattr(cause, "strerror", None) or type(error).__name__
+            raise FetchError(f"the token endpoint {self._root} did not answer ({why})") from None
         return LoginAnswer(answer.status, body, _retry_after(answer.headers.get("Retry-After")))
 
     async def close(self) -> None:
         """Close idle connections."""
+        self._closed = True
         if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+            await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -27,21 +27,22 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_deadline",
+        "_drain_deadline",
         "_drained",
         "_error",
         "_loop",
         "_lost",
         "_paused_reading",
         "_paused_writing",
+        "_total_deadline",
         "_transport",
         "_waiter",
         "active",
         "closed",
-        "deadline",
         "idle_since",
         "reader",
         "sent",
-        "total_deadline",
         "wrote_all",
     )
 
@@ -60,15 +61,14 @@ class Connection(asyncio.Protocol):
         self.sent = False
         self.wrote_all = True
         self.idle_since = 0.0
-        self.deadline = math.inf
-        self.total_deadline = math.inf
+        self._deadline = self._drain_deadline = self._total_deadline = math.inf
 
     # The exchange.
 
     def begin(self, *, bodiless: bool, total: float | None = None) -> None:
         """Start an exchange of `total` seconds at most; `bodiless` if its request is a HEAD."""
         if total is not None:
-            self.total_deadline = self._loop.time() + total
+            self._total_deadline = self._loop.time() + total
         self.active = True
         self.sent = False
         self.wrote_all = False
@@ -86,15 +86,15 @@ class Connection(asyncio.Protocol):
 
     def wait_for(self, seconds: float | None) -> None:
         """Fail the exchange (`upstream_timeout`) unless this is called again in time."""
-        self.deadline = math.inf if seconds is None else self._loop.time() + seconds
+        self._deadline = math.inf if seconds is None else self._loop.time() + seconds
 
     async def drain(self, within: float) -> None:
         """Wait until the upstream has taken enough of what was written."""
         if self._paused_writing and self._transport is not None:
             self._drained = self._loop.create_future()
-            self.wait_for(within)
+            self._drain_deadline = self._loop.time() + within
             await self._drained
-            self.wait_for(None)
+            self._drain_deadline = math.inf
         if self._error is not None:
             raise self._error
 
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
     def end(self) -> bool:
         """End the exchange; True if the connection can serve another one."""
         self.active = False
-        self.deadline = self.total_deadline = math.inf
+        self._deadline = self._drain_deadline = self._total_deadline = math.inf
         usable = (
             self.reader.complete
             and self.reader.keep_alive
@@ -140,6 +140,10 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether a deadline has passed; `now` is the loop's time."""
+        return now > min(self._deadline, self._drain_deadline, self._total_deadline)
 
     def fail(self, error: ProxyError) -> None:
         """End the exchange with an error, and the connection with it."""

@@ -93,7 +93,7 @@ class Pool:
         while self._idle and now - self._idle[0].idle_since > IDLE_AT_MOST:
             self._idle.popleft().abort()
         for connection in list(self._all):
-            if connection.deadline < now or connection.total_deadline < now:
+            if connection.is_late(now):
                 connection.fail(
                     ProxyError("upstream_timeout", "The upstream did not answer in time.")
                 )

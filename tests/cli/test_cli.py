@@ -78,7 +78,7 @@ def test_the_file_is_named_by_option_or_environment(
     assert main(["check"]) == 0
     assert capsys.readouterr().err.startswith("a.yaml: ")
     assert main(["check", "-c", "b.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("b.yaml:1:1: cannot be read")
+    assert capsys.readouterr().err.startswith("b.yaml:1:1: there is no such file")
 
 
 def test_mistakes_are_status_2_and_show_no_value(
