@@ -23,10 +23,10 @@ from proxy.tokens import TokenStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from proxy.addresses import Listen
     from proxy.clock import Clock
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
-    from proxy.fields import Listen
     from proxy.generation import Generation, Place
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from proxy.upstream.pool import Pool
 from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
+    from proxy.addresses import Listen
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
     from proxy.credentials.base import Credential
-    from proxy.fields import Listen
 
 
 class Place(NamedTuple):

@@ -10,8 +10,8 @@ from proxy.headers import RequestSorter
 from proxy.vendors.catalogue import Catalogue
 
 if TYPE_CHECKING:
+    from proxy.addresses import Origin
     from proxy.credentials.base import Credential
-    from proxy.fields import Origin
     from proxy.routing import Operations
     from proxy.target import Target
     from proxy.upstream.pool import Pool

@@ -21,7 +21,7 @@ from proxy.errors import ProxyError, bad_request, problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.fields import Listen
+    from proxy.addresses import Listen
 
 _BACKLOG: Final = 1024
 _LINE_AT_MOST: Final = 16 * 1024  # bytes of the request line's target

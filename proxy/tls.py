@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxy.fields import Tls
+    from proxy.model import Tls
 
 
 class TlsError(Exception):

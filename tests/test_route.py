@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from proxy import target as targets
+from proxy.addresses import parse_origin
 from proxy.credentials.base import Credential
 from proxy.errors import ProxyError
-from proxy.fields import parse_origin
 from proxy.route import Route, Timeouts
 from proxy.routing import Operations
 from proxy.vendors import eka, eko

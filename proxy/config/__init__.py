@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from proxy.addresses import is_proxy_url
 from proxy.config import document
 from proxy.config.checks import check
 from proxy.config.notes import notes
@@ -17,7 +18,6 @@ from proxy.config.salvage import salvage
 from proxy.config.schema import schema
 from proxy.config.settings import Settings
 from proxy.config.translate import translate
-from proxy.fields import is_proxy_url
 from proxy.secrets import SecretError
 
 if TYPE_CHECKING:

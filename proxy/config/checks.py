@@ -18,10 +18,10 @@ from proxy.values import NO_CREDENTIAL
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from proxy.addresses import Listen
     from proxy.config.problem import Places, Problem
     from proxy.config.settings import Route, Settings
     from proxy.credentials.base import CredentialSettings
-    from proxy.fields import Listen
 
 
 def check(settings: Settings, names: Collection[str], places: Places) -> list[Problem]:

@@ -10,9 +10,10 @@ from proxy.guard import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proxy.addresses import Listen
     from proxy.config.problem import KeyPath, Problem
     from proxy.config.settings import Settings
-    from proxy.fields import Listen, Tls
+    from proxy.model import Tls
 
 
 def notes(settings: Settings) -> list[Problem]:

@@ -10,7 +10,7 @@ from proxy.config.settings import Admin, Route, Settings
 from proxy.config.translate import KINDS
 
 if TYPE_CHECKING:
-    from proxy.fields import Model
+    from proxy.model import Model
 
 
 def salvage(data: dict[str, Any]) -> Settings:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from proxy.addresses import Listen, Origin
 from proxy.config.settings import Settings
-from proxy.fields import Listen, Model, Origin
+from proxy.model import Model
 
 if TYPE_CHECKING:
     from pydantic_core import core_schema

@@ -4,18 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
-from proxy.config.problem import Places
-from proxy.credentials import AnySettings
-from proxy.fields import (
+from proxy.addresses import (
     HostField,
     ListenField,
-    Model,
     OriginField,
-    Tls,
     ViaField,
     WebOriginField,
     parse_listen,
 )
+from proxy.config.problem import Places
+from proxy.credentials import AnySettings
+from proxy.model import Model, Tls
 from proxy.values import (
     CredentialName,
     Items,

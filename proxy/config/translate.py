@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from proxy.config.settings import Settings
 from proxy.credentials import AnySettings
-from proxy.fields import Model
+from proxy.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

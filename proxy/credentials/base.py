@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 
-from proxy.fields import Model, Origin, OriginField
+from proxy.addresses import Origin, OriginField
+from proxy.model import Model
 from proxy.values import Items
 
 if TYPE_CHECKING:

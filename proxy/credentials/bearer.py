@@ -11,7 +11,7 @@ from proxy.values import SECRET, SecretField
 from proxy.vendors import eka
 
 if TYPE_CHECKING:
-    from proxy.fields import Origin
+    from proxy.addresses import Origin
 
 
 class BearerSettings(CredentialSettings):

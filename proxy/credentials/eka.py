@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from proxy.addresses import Origin, OriginField, ViaField, parse_origin
 from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
 from proxy.credentials.eka_login import EkaLogin, synthetic_answer
 from proxy.errors import ProxyError
-from proxy.fields import Model, Origin, OriginField, Tls, ViaField, parse_origin
+from proxy.model import Model, Tls
 from proxy.tokens import Token
 from proxy.values import SECRET, Name, SecretField
 from proxy.vendors import eka

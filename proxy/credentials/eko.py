@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
 from proxy.credentials.eko_fields import literal_fields
 from proxy.errors import ProxyError, bad_request
-from proxy.fields import Model, Origin
 from proxy.headers import fold
+from proxy.model import Model
 from proxy.routing import Operations
 from proxy.values import SECRET, HeaderName, Items, OperationsField, SecretField, Word
 from proxy.vendors import eko
@@ -21,6 +21,7 @@ from proxy.vendors import eko
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from proxy.addresses import Origin
     from proxy.credentials.stamps import Stamps
 
 

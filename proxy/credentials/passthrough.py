@@ -8,7 +8,7 @@ from proxy.credentials.base import Credential
 from proxy.vendors import eka, eko
 
 if TYPE_CHECKING:
-    from proxy.fields import Origin
+    from proxy.addresses import Origin
 
 
 class Passthrough(Credential):

@@ -17,7 +17,8 @@ from proxy.errors import ProxyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.fields import Origin, Tls
+    from proxy.addresses import Origin
+    from proxy.model import Tls
     from proxy.secrets import Secret
 
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305, 5)

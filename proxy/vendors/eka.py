@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.vendors.catalogue import Catalogue, rows
 
 if TYPE_CHECKING:
-    from proxy.fields import Origin
+    from proxy.addresses import Origin
 
 ORIGINS: Final = "https://*.eka.care"
 LOGIN: Final = "/connect-auth/v1/account/login"

@@ -12,7 +12,7 @@ from proxy.vendors.catalogue import Catalogue, rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.fields import Origin
+    from proxy.addresses import Origin
 
 Environment = Literal["staging", "production"]
 HOSTS: Final[dict[Environment, str]] = {"staging": "staging.eko.in", "production": "api.eko.in"}

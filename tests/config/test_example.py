@@ -17,7 +17,7 @@ from proxy.config.settings import Route, Timeout
 from proxy.credentials.bearer import BearerSettings
 from proxy.credentials.eka import EkaSettings, Workspace
 from proxy.credentials.eko import EkoSettings, HashRule, HeaderField
-from proxy.fields import Model, Tls
+from proxy.model import Model, Tls
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxy import config
-from proxy.fields import Listen
+from proxy.addresses import Listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

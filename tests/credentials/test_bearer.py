@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.addresses import parse_origin
 from proxy.credentials.bearer import Bearer, BearerSettings
-from proxy.fields import parse_origin
 from tests.credentials.support import lines_of, outgoing
 
 CANARY = "canary.long-lived.token"

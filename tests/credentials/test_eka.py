@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from proxy.addresses import parse_origin
 from proxy.credentials.eka import EkaSettings, EkaTokens
 from proxy.errors import ProxyError
-from proxy.fields import parse_origin
 from proxy.sandbox import (
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,

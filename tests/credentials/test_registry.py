@@ -8,11 +8,11 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from proxy import credentials
+from proxy.addresses import parse_origin
 from proxy.credentials import AnySettings, Passthrough, Tools
 from proxy.credentials.bearer import Bearer
 from proxy.credentials.eka import EkaTokens
 from proxy.credentials.eko import EkoSignatures
-from proxy.fields import parse_origin
 from proxy.secrets import SecretError
 from tests.credentials.support import ACCESS_KEY, lines_of, outgoing
 

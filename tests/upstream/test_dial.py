@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from proxy.addresses import parse_origin
 from proxy.errors import ProxyError
-from proxy.fields import Tls, parse_origin
+from proxy.model import Tls
 from proxy.secrets import Secret
 from proxy.tls import TlsError
 from proxy.upstream.dial import Dialer, Via

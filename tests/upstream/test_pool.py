@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.addresses import parse_origin
 from proxy.errors import ProxyError
-from proxy.fields import Tls, parse_origin
+from proxy.model import Tls
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import IDLE_AT_MOST, Pool
 from tests.support import ScriptedUpstream, answer, settle, until

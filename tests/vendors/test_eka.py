@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.fields import parse_origin
+from proxy.addresses import parse_origin
 from proxy.vendors import eka
 
 

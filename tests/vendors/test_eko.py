@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.fields import parse_origin
+from proxy.addresses import parse_origin
 from proxy.vendors import eko
 from proxy.vendors.catalogue import rows
 

@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from proxy import fields, guard, values
+from proxy import addresses, guard, model, values
+from proxy.addresses import Listen, Origin
 from proxy.credentials.eka import EkaSettings
-from proxy.fields import Listen, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CANARY = "canary-77ab"
 PARSERS: list[Callable[[Any], Any]] = [
-    fields.parse_origin,
-    fields.parse_upstream,
-    fields.parse_web_origin,
-    fields.parse_listen,
-    fields.parse_host,
-    fields.parse_via,
+    addresses.parse_origin,
+    addresses.parse_upstream,
+    addresses.parse_web_origin,
+    addresses.parse_listen,
+    addresses.parse_host,
+    addresses.parse_via,
     values.parse_size,
     values.parse_seconds,
     values.parse_seconds_or_none_at_all,
@@ -77,14 +77,14 @@ def test_a_refusal_never_quotes_the_value(parse: Callable[[Any], Any], value: An
     ],
 )
 def test_an_origin_is_read(text: str, origin: Origin) -> None:
-    assert fields.parse_upstream(text) == origin
-    assert fields.parse_origin(origin) is origin
-    assert fields.parse_origin(str(origin)) == origin
+    assert addresses.parse_upstream(text) == origin
+    assert addresses.parse_origin(origin) is origin
+    assert addresses.parse_origin(str(origin)) == origin
 
 
 def test_an_origin_leaves_out_what_goes_without_saying() -> None:
-    assert fields.parse_origin("https://a.example:443/b").authority == "a.example"
-    assert fields.parse_origin("http://[::1]:81/b").root == "http://[::1]:81"
+    assert addresses.parse_origin("https://a.example:443/b").authority == "a.example"
+    assert addresses.parse_origin("http://[::1]:81/b").root == "http://[::1]:81"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_origin_leaves_out_what_goes_without_saying() -> None:
 )
 def test_what_is_not_an_origin_is_refused(value: Any) -> None:
     with pytest.raises(PydanticCustomError):
-        fields.parse_origin(value)
+        addresses.parse_origin(value)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_what_is_not_an_origin_is_refused(value: Any) -> None:
 )
 def test_plain_http_stays_on_this_machine(text: str) -> None:
     with pytest.raises(PydanticCustomError, match="plain http"):
-        fields.parse_upstream(text)
+        addresses.parse_upstream(text)
 
 
 def test_a_web_origin_has_no_path() -> None:
-    assert str(fields.parse_web_origin("http://intranet:3000")) == "http://intranet:3000"
+    assert str(addresses.parse_web_origin("http://intranet:3000")) == "http://intranet:3000"
     with pytest.raises(PydanticCustomError, match="has a path"):
-        fields.parse_web_origin("https://a.example/b")
+        addresses.parse_web_origin("https://a.example/b")
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_a_web_origin_has_no_path() -> None:
     ],
 )
 def test_an_address_is_read(text: str, listen: Listen) -> None:
-    assert fields.parse_listen(text) == listen
+    assert addresses.parse_listen(text) == listen
     assert str(listen) == text.lower()
-    assert fields.parse_listen(listen) is listen
+    assert addresses.parse_listen(listen) is listen
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_address_is_read(text: str, listen: Listen) -> None:
 )
 def test_what_is_not_an_address_is_refused(value: Any) -> None:
     with pytest.raises(PydanticCustomError, match="is not an address"):
-        fields.parse_listen(value)
+        addresses.parse_listen(value)
 
 
 @pytest.mark.parametrize(
@@ -190,18 +190,18 @@ def test_loopback_is_this_machine_alone(host: str, *, loopback: bool) -> None:
 
 @pytest.mark.parametrize("value", ["", "https://a.example", "a.example:80", "a/b", "[::1]", 5])
 def test_a_host_is_a_name_by_itself(value: Any) -> None:
-    assert fields.parse_host("Proxy.Internal") == "proxy.internal"
-    assert fields.parse_host("::1") == "::1"
+    assert addresses.parse_host("Proxy.Internal") == "proxy.internal"
+    assert addresses.parse_host("::1") == "::1"
     with pytest.raises(PydanticCustomError, match="is not a host name"):
-        fields.parse_host(value)
+        addresses.parse_host(value)
 
 
 @pytest.mark.parametrize("url", ["http://proxy:3128", "http://u:p@10.0.0.1:1/", "http://[::1]:8"])
 def test_an_outbound_proxy_is_a_secret(url: str) -> None:
-    secret = fields.parse_via(url)
+    secret = addresses.parse_via(url)
     assert secret.reveal() == url
     assert url not in repr(secret)
-    assert fields.parse_via({"env": "PROXY"}).kind == "env"
+    assert addresses.parse_via({"env": "PROXY"}).kind == "env"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_outbound_proxy_is_a_secret(url: str) -> None:
 )
 def test_what_is_not_an_outbound_proxy_is_refused_unseen(url: str) -> None:
     with pytest.raises(PydanticCustomError, match="is not a proxy's URL") as refused:
-        fields.parse_via(url)
+        addresses.parse_via(url)
     assert CANARY not in repr(refused.value)
 
 
@@ -256,9 +256,9 @@ def test_a_prefix_needs_no_decoding(value: Any) -> None:
 
 
 def test_a_client_certificate_and_its_key_come_together() -> None:
-    assert fields.Tls(cert="a", key="b").server_name is None
+    assert model.Tls(cert="a", key="b").server_name is None
     with pytest.raises(ValidationError, match="expected both, or neither"):
-        fields.Tls(cert="a")
+        model.Tls(cert="a")
 
 
 def test_every_secret_is_found_with_its_path() -> None:

@@ -1,4 +1,4 @@
-"""Addresses, and the mappings of a configuration: what a vendor's settings are built from.
+"""Addresses of a configuration: origins, listeners, hosts, outbound proxies.
 
 The checks keep the rules of `proxy.values`: they never quote a value.
 """
@@ -7,56 +7,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 from proxy import secrets
 from proxy.guard import is_loopback
-from proxy.values import SECRET_SCHEMA, FileName, text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from proxy.values import SECRET_SCHEMA, text
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PROXY = re.compile(r"http://(?:[^\s/?#@]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
-
-
-class Model(BaseModel):
-    """A mapping of the configuration: no unknown keys, no guessed types, nothing changed later."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        hide_input_in_errors=True,
-        arbitrary_types_allowed=True,
-    )
-
-    def secrets(self) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
-        """Yield every secret in here with its key path."""
-        yield from _secrets_in(dict(self), ())
-
-
-def _secrets_in(
-    mapping: dict[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
-    for key, value in mapping.items():
-        if isinstance(value, secrets.Secret):
-            yield (*path, key), value
-        elif isinstance(value, Model | dict):
-            yield from _secrets_in(dict(value), (*path, key))
 
 
 class Origin(NamedTuple):
@@ -216,22 +181,3 @@ ListenField = Annotated[
 HostField = Annotated[
     str, PlainValidator(parse_host), text("A host name or address", "proxy.internal")
 ]
-
-
-class Tls(Model):
-    """TLS towards an upstream: files in PEM form."""
-
-    ca: FileName | None = Field(default=None, description="Authorities to trust; null: the usual")
-    cert: FileName | None = Field(default=None, description="A client certificate")
-    key: FileName | None = Field(default=None, description="The client certificate's key")
-    server_name: HostField | None = Field(
-        default=None, description="The name to ask for and to verify; null: the upstream's host"
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.cert is None) != (self.key is None):
-            raise PydanticCustomError(
-                "tls", "has one of 'cert' and 'key': expected both, or neither"
-            )
-        return self
