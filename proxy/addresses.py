@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
-_PROXY = re.compile(r"http://(?:[^\s/?#@]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
+_PROXY = re.compile(r"http://(?:[^\s/?#@]+@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})/?")
 
 
 class Origin(NamedTuple):
@@ -159,7 +159,8 @@ def parse_via(value: Any) -> secrets.Secret:
 
 def is_proxy_url(text: str) -> bool:
     """Tell whether this is `http://[user:password@]host:port`."""
-    return _PROXY.fullmatch(text) is not None
+    found = _PROXY.fullmatch(text)
+    return found is not None and 0 < int(found[1]) < 65536  # noqa: PLR2004 - 16 bits
 
 
 ViaField = Annotated[secrets.Secret, PlainValidator(parse_via), SECRET_SCHEMA]

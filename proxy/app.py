@@ -21,7 +21,7 @@ from proxy.server import Listener, Room
 from proxy.tokens import TokenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from proxy.addresses import Listen
     from proxy.clock import Clock
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds between looks at deadlines and due renewals
-_SECRETS_EVERY = 8  # ticks between looks at secret files
+_SECRETS_EVERY = 2.0  # seconds between looks at secret files
 _ADMIN_CONNECTIONS = 100
 _DRAIN_STEP = 0.02  # seconds between looks at what is still in flight
 
@@ -59,21 +59,27 @@ class App:
         self._retired: list[Generation] = []
         self._leaving: list[Listener] = []
         self._unreadable: set[tuple[object, ...]] = set()
-        self._reloading = asyncio.Lock()
+        self._installing = asyncio.Lock()
         self._stopping = asyncio.Event()
-        self._ticker: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     # Life.
 
     async def start(self) -> None:
         """Build everything and accept; SecretError, TlsError or OSError if it cannot be done."""
         try:
-            await self._install(self._first)
+            async with self._installing:
+                await self._install(self._first)
         except BaseException:
             await self._close()
             raise
-        self._ticker = asyncio.create_task(self._tick_for_ever())
+        self.do_meanwhile(self._repeat(self._tick, _TICK))
+        self.do_meanwhile(self._repeat(self._reload_secrets, _SECRETS_EVERY))
         self._log.announce({"event": "ready", **self.addresses()})
+
+    def do_meanwhile(self, chore: Coroutine[Any, Any, None]) -> None:
+        """Run a task for as long as the proxy runs."""
+        self._chores.append(asyncio.create_task(chore))
 
     async def run(self) -> None:
         """Serve until `stop`, then finish what is in flight."""
@@ -87,7 +93,9 @@ class App:
 
     async def reload(self, settings: Settings) -> None:
         """Go on with another configuration; errors as `start`, and then the old one stays."""
-        async with self._reloading:
+        async with self._installing:
+            if self._stopping.is_set():
+                return
             await self._install(settings)
         self._log.enabled = settings.log.access
         self._room.at_most = settings.limits.connections
@@ -108,19 +116,13 @@ class App:
 
     async def _install(self, settings: Settings) -> None:
         """Put a configuration into force; what can fail comes before anything is changed."""
-        new = None
+        new = await generation.build(settings, self._tools)
         try:
-            new = await generation.build(settings, self._tools)
             fresh, admin = await self._open(new)
         except BaseException:
-            old = self._generation
-            if new is not None and old is not None:
-                new.retire(old)
-            if new is not None:
-                await new.close()
-            if old is not None:
-                old.rekey()  # building had let tokens be fetched with the new secrets
+            await new.close()
             raise
+        new.enter()
         old, self._generation = self._generation, new
         self._listeners |= fresh
         for at, routes in new.by_place().items():
@@ -132,8 +134,7 @@ class App:
         if before is not None and before is not admin:
             await before[1].close()
         for at in self._listeners.keys() - new.by_place().keys():
-            self._listeners[at].stop_accepting()
-            self._leaving.append(self._listeners.pop(at))
+            self._stop_accepting(self._listeners.pop(at))
         if old is not None:
             old.retire(new)
             self._retired.append(old)
@@ -143,13 +144,14 @@ class App:
     ) -> tuple[dict[Place, Listener], tuple[Listen, Listener] | None]:
         """Open the addresses that are not open yet: all of them, or none."""
         fresh: dict[Place, Listener] = {}
+        routes = new.by_place()
         try:
             for name, route in new.settings.routes.items():
                 at = place(name, route.listen)
                 if at not in self._listeners and at not in fresh:
                     forwarder = Forwarder(
                         new.guard(route.listen),
-                        Prefixes([]),
+                        Prefixes(routes[at]),
                         budget=self._budget,
                         clock=self._clock,
                         observer=self._observer,
@@ -171,9 +173,9 @@ class App:
         if self._admin is not None and self._admin[0] == listen:
             pages = self._admin[1].handler
             assert isinstance(pages, AdminPages)  # noqa: S101 - as made below
-            pages.guard = new.guard(listen)
+            pages.guard = new.admin_guard(listen)
             return self._admin
-        listener = self._listener(listen, AdminPages(self, new.guard(listen)), new.settings)
+        listener = self._listener(listen, AdminPages(self, new.admin_guard(listen)), new.settings)
         await _start(listener, "admin.listen", 0o600)
         return listen, listener
 
@@ -191,10 +193,7 @@ class App:
         """Finish what is in flight, for `limits.drain` seconds at most."""
         logger.debug("draining")
         for listener in self._listeners.values():
-            if isinstance(listener.handler, Forwarder):
-                listener.handler.draining = True
-            listener.stop_accepting()
-            self._leaving.append(listener)
+            self._stop_accepting(listener)
         until = self._clock.now() + self._current.settings.limits.drain
         while not self._all_left() and self._clock.now() < until:
             await self._clock.sleep(_DRAIN_STEP)
@@ -203,9 +202,9 @@ class App:
             logger.warning("%d requests were still in flight after the drain", in_flight)
 
     async def _close(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait([self._ticker])
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         admin = [self._admin[1]] if self._admin else []
         for listener in [*self._listeners.values(), *self._leaving, *admin]:
             await listener.close()
@@ -216,17 +215,13 @@ class App:
 
     # The passing of time.
 
-    async def _tick_for_ever(self) -> None:
-        ticks = 0
+    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
             try:
-                await self._tick()
-                if ticks % _SECRETS_EVERY == 0:
-                    await self._reload_secrets()
-            except Exception:  # one bad tick must not stop the clock
-                logger.exception("the ticker failed")
-            ticks += 1
-            await self._clock.sleep(_TICK)
+                await chore()
+            except Exception:  # one failure must not be the end of it
+                logger.exception("a chore failed")
+            await self._clock.sleep(seconds)
 
     async def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -256,6 +251,8 @@ class App:
                 if path not in self._unreadable:
                     logger.warning("%s: %s; the old value stays", ".".join(map(str, path)), error)
                 self._unreadable.add(path)
+        if current is not self._generation:
+            return  # a reload has read them meanwhile
         for name in changed & current.credentials.keys():
             current.credentials[name].rekey()
 
@@ -303,8 +300,9 @@ class App:
 
     def route_states(self) -> Iterator[RouteState]:
         """List the routes as they are."""
-        for name, route in self._current.routes.items():
-            yield RouteState(name, route.in_flight, route.pool.counts())
+        for each in self._generations():  # a route of an older one may still be busy
+            for name, route in each.routes.items():
+                yield RouteState(name, route.in_flight, route.pool.counts())
 
     def token_states(self) -> Iterator[TokenState]:
         """List the tokens as they are."""
@@ -315,6 +313,12 @@ class App:
 
     def _generations(self) -> list[Generation]:
         return [*self._retired, *([self._generation] if self._generation else [])]
+
+    def _stop_accepting(self, listener: Listener) -> None:
+        if isinstance(listener.handler, Forwarder):
+            listener.handler.draining = True
+        listener.stop_accepting()
+        self._leaving.append(listener)
 
     def _all_left(self) -> bool:
         """Let listeners that accept no more close what is idle; True once no caller is left."""

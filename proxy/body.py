@@ -74,6 +74,7 @@ class RequestBody:
         if not self.ended and content.is_eof():
             # It came in the same packet as the head, as small bodies do: nothing to wait for, and
             # nothing to save by not keeping it.
+            self._pieces = []
             self._count(piece := _read_nowait(content))
             self._keep(piece)
             self.ended = True

@@ -64,15 +64,16 @@ class Caller:
         status: int,
         reason: bytes,
         lines: Iterable[bytes],
-        length: int | None,
         *,
-        bodiless: bool = False,
+        framed: bool,
     ) -> bytes:
-        """Make an answer's head; the body is `length` bytes, or chunked, or ends with a close."""
+        """Make an answer's head, of the lines given and those that belong to the connection.
+
+        `framed` tells that the answer has no body or that the lines have its length; else it is
+        sent chunked, or ended by closing the connection.
+        """
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *lines]
-        if length is not None:
-            parts.append(b"Content-Length: %d\r\n" % length)
-        elif bodiless:
+        if framed:
             pass
         elif self._request.version >= (1, 1):
             self._chunked = True
@@ -113,7 +114,9 @@ class Caller:
     def answer(self, status: int, lines: Iterable[bytes], body: bytes) -> None:
         """Send a whole answer of the proxy's own."""
         reason = _PHRASES[status]
-        head = self.head(status, reason, lines, len(body), bodiless=not body)
+        if body:
+            lines = [*lines, b"Content-Length: %d\r\n" % len(body)]
+        head = self.head(status, reason, lines, framed=True)
         self.write(head + self.frame([body], last=True))
 
     def answer_error(

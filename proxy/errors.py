@@ -75,8 +75,10 @@ class ProxyError(Exception):
         self.sent = sent
 
     def as_unknown_outcome(self) -> ProxyError:
-        """Turn this into `outcome_unknown`, status kept: for a financial call, once sent."""
+        """Turn this into `outcome_unknown` (502 or 504): for a financial call, once sent."""
         self.code = "outcome_unknown"
+        if self.status not in (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
+            self.status = int(HTTPStatus.BAD_GATEWAY)
         self.detail = f"{self.detail} {INQUIRE}"
         return self
 

@@ -257,24 +257,28 @@ class Exchange:
                 await connection.more(route.timeout.idle)
                 start, pieces, complete = b"", connection.take(), connection.reader.complete
         finally:
-            await sending.finish(reply)
+            sending.finish(reply)
 
     def _start(self, route: Route, head: Head) -> tuple[bytes, bool]:
         """Make the answer's head; tell whether it has no body whatever its fields say."""
         self._status = head.status
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
-        length = None if head.status == 204 else head.length  # noqa: PLR2004 - RFC 9110, 8.6
-        lines = head.fields.lines
-        location = head.fields.read.get("location")
-        if location is not None and self._fields is not None:
-            relocated = route.relocate(location, self._fields.read["host"])
-            lines.append(b"Location: %b\r\n" % relocated)
+        lines = self._relocated(route, head)
+        if head.status == 204 and head.length is not None:  # noqa: PLR2004 - RFC 9110, 8.6
+            lines = _without(lines, b"content-length:")
         if self._cors:
-            lines = [line for line in lines if line[:15].lower() != b"access-control-"]
-        lines.append(b"X-Request-Id: %b\r\n" % self._request_id.encode())
-        lines += self._cors
-        start = self.caller.head(head.status, head.reason, lines, length, bodiless=bodiless)
-        return start, bodiless
+            lines = _without(lines, b"access-control-")
+        lines = [*lines, b"X-Request-Id: %b\r\n" % self._request_id.encode(), *self._cors]
+        framed = bodiless or head.length is not None
+        return self.caller.head(head.status, head.reason, lines, framed=framed), bodiless
+
+    def _relocated(self, route: Route, head: Head) -> list[bytes]:
+        """Turn a Location on the upstream's own origin into one on the listener's, in its place."""
+        lines, location = head.fields.lines, head.fields.read.get("location")
+        if location is None or self._fields is None:
+            return lines
+        moved = route.relocate(location, self._fields.read["host"])
+        return [b"Location: %b\r\n" % moved if _is(line, b"location:") else line for line in lines]
 
     # The proxy's own answers.
 
@@ -352,3 +356,11 @@ def _parse(raw: str) -> tuple[Target | None, ProxyError | None]:
         return targets.parse(raw), None
     except ProxyError as refusal:
         return None, refusal
+
+
+def _is(line: bytes, start: bytes) -> bool:
+    return line[: len(start)].lower() == start
+
+
+def _without(lines: list[bytes], start: bytes) -> list[bytes]:
+    return [line for line in lines if not _is(line, start)]

@@ -50,11 +50,14 @@ class Generation(NamedTuple):
 
     def guard(self, listen: Listen) -> Guard:
         """Make the guard of one listener: its own address is one of the names it goes by."""
-        access = self.settings.access
-        return Guard(
-            [*access.hosts, *([listen.host] if listen.host else [])],
-            [origin.root for origin in access.origins],
-        )
+        return Guard(self._names(listen), [origin.root for origin in self.settings.access.origins])
+
+    def admin_guard(self, listen: Listen) -> Guard:
+        """Make the guard of the admin pages: a web page that may call routes may not end them."""
+        return Guard(self._names(listen))
+
+    def _names(self, listen: Listen) -> list[str]:
+        return [*self.settings.access.hosts, *([listen.host] if listen.host else [])]
 
     @property
     def in_flight(self) -> int:
@@ -66,10 +69,10 @@ class Generation(NamedTuple):
         for route in self.routes.values():
             route.pool.sweep(now)
 
-    def rekey(self) -> None:
-        """Let tokens be fetched with these secrets from now on."""
+    def enter(self) -> None:
+        """Begin to serve."""
         for credential in self.credentials.values():
-            credential.rekey()
+            credential.enter()
 
     def retire(self, successor: Generation) -> None:
         """Leave the place to a newer one: keep nothing that is not in use."""
@@ -89,7 +92,8 @@ class Generation(NamedTuple):
 async def build(settings: Settings, tools: credentials.Tools) -> Generation:
     """Make credentials and routes; SecretError or TlsError if a file cannot be used.
 
-    Secrets have been read by now (`config.resolve`); certificates are read here, in a thread.
+    Secrets have been read by now (`config.resolve`); certificates are read here, those of routes
+    in a thread. Nothing is in force before `Generation.enter`.
     """
     dialers = await asyncio.to_thread(
         lambda: {name: _dialer(route) for name, route in settings.routes.items()}

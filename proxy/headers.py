@@ -42,9 +42,9 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _FRAMING: Final = frozenset({"content-length", "host"})
 _READ_ALONE: Final = frozenset(
-    {"connection", "content-length", "expect", "host", "transfer-encoding", "x-request-id"}
+    {"connection", "expect", "host", "transfer-encoding", "x-request-id"}
 )
-_READ_AND_PASSED: Final = frozenset({"content-type", "origin", "sec-fetch-site"})
+_READ_AND_PASSED: Final = frozenset({"content-length", "content-type", "origin", "sec-fetch-site"})
 _ORDINARY_CONNECTION: Final = frozenset({b"", b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
@@ -109,6 +109,7 @@ def _joined(key: str, first: bytes, second: bytes) -> bytes:
 def _remove_nominated(fields: Fields, connection: bytes) -> None:
     """Drop what `Connection` names, and forget that it was read."""
     nominated = {token.strip().lower() for token in connection.split(b",")}
+    nominated.discard(b"content-length")  # without it the body would be read as a second message
     fields.lines = [
         line for line in fields.lines if line.partition(b":")[0].lower() not in nominated
     ]
@@ -149,12 +150,15 @@ class RequestSorter(_Sorter):
 class ResponseSorter(_Sorter):
     """Sorts an upstream's fields. Its copies of what the proxy itself answers are dropped."""
 
-    _READ = frozenset({"connection", "content-length", "location", "transfer-encoding"})
+    _READ_ALONE = frozenset({"connection", "transfer-encoding"})
+    _READ_AND_PASSED = frozenset({"content-length", "location"})
     _OURS = frozenset({"x-ekeko-error", "x-request-id"})
 
     def fate(self, name: str) -> bool | tuple[str, bool]:
         """See `_Sorter.fate`."""
         lower = name.lower()
-        if lower in self._READ:
+        if lower in self._READ_ALONE:
             return (lower, False)
+        if lower in self._READ_AND_PASSED:
+            return (lower, True)
         return lower not in _HOP_BY_HOP and lower not in self._OURS

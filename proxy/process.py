@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from proxy.app import App
+
+logger = logging.getLogger(__name__)
 
 _DESCRIPTORS_TO_SPARE = 64
 
@@ -46,6 +49,8 @@ def write_stdout(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for good
+    except OSError as error:
+        logger.error("lines of the access log are lost: %s", error.strerror)  # noqa: TRY400
 
 
 def raise_descriptor_limit(connections: int) -> None:
@@ -56,22 +61,28 @@ def raise_descriptor_limit(connections: int) -> None:
     wanted = 2 * connections + _DESCRIPTORS_TO_SPARE
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        with contextlib.suppress(ValueError, OSError):  # the system's own bound is below `hard`
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def handle_signals(
     app: App, *, reload: Callable[[], Coroutine[Any, Any, None]] | None = None
 ) -> None:
-    """Let SIGTERM and SIGINT drain the proxy, and SIGHUP read its configuration again."""
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
+    """Let SIGTERM and SIGINT drain the proxy, and SIGHUP read its configuration again.
 
-    def on_hangup() -> None:
-        if reload is not None:
-            task = loop.create_task(reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
+    To be called before the proxy starts: a signal that comes early is not lost. One reload is
+    under way at a time, and a SIGHUP meanwhile asks for one more.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    async def reload_when_asked() -> None:
+        while reload is not None:
+            await asked.wait()
+            asked.clear()
+            await reload()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.stop)
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    app.do_meanwhile(reload_when_asked())

@@ -1,8 +1,7 @@
 """Sending one request upstream, and the few cases in which it is sent again.
 
 Nothing is sent twice except:
-- after a kept-alive connection closed before any byte of an answer: GET, HEAD and OPTIONS, and
-  whatever had not been sent at all;
+- after a kept-alive connection closed before any byte of an answer: GET, HEAD and OPTIONS;
 - after an answer that refused the credential (`Credential.refusals`), with a renewed one.
 Both need the whole body at hand. A financial call is sent again in the second case only, where the
 vendor says that it was turned away at the door.
@@ -11,6 +10,7 @@ vendor says that it was turned away at the door.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.errors import ProxyError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from proxy.route import Route
     from proxy.upstream.codec import Head
     from proxy.upstream.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 # Methods that RFC 9110, 9.2.1 calls safe, less TRACE: sending one twice does no harm.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -96,7 +98,7 @@ class Sending:
         except ProxyError:
             return first  # nothing better to send: the refusal is the answer
         except BaseException:
-            await self.finish(first)
+            self.finish(first)
             raise
         if renewed is None or self._body.whole is None or first.connection is not None:
             return first
@@ -107,18 +109,17 @@ class Sending:
                 raise
             return first
 
-    async def stop(self) -> None:
-        """Give up what is still being uploaded."""
-        if self._uploading is not None:
-            uploading, self._uploading = self._uploading, None
-            uploading.cancel()
-            await asyncio.wait([uploading])
-
-    async def finish(self, reply: Reply) -> None:
+    def finish(self, reply: Reply) -> None:
         """Give back the reply's connection, read to its end or not."""
-        await self.stop()
         if reply.connection is not None:
-            self._route.pool.release(reply.connection)
+            self._release(reply.connection)
+
+    def _release(self, connection: Connection) -> None:
+        """Give a connection back. Nothing is awaited here: a cancellation must not come between."""
+        if self._uploading is not None:
+            self._uploading.cancel()
+            self._uploading = None
+        self._route.pool.release(connection)
 
     async def _attempt(self, authorization: Authorization) -> tuple[Reply, Authorization]:
         """Send on a connection that may have been used before; on a new one if that had closed.
@@ -148,7 +149,8 @@ class Sending:
             error.code == "upstream_closed"
             and connection.reader.untouched
             and self._body.whole is not None
-            and (not error.sent or (self._outgoing.method in _SAFE and not self.is_financial))
+            and self._outgoing.method in _SAFE
+            and not self.is_financial
         )
 
     @property
@@ -167,8 +169,7 @@ class Sending:
             self._send(connection, authorization)
             head = await connection.head()
         except BaseException:
-            await self.stop()
-            self._route.pool.release(connection)
+            self._release(connection)
             raise
         self.took = self._clock.now() - began
         pieces = connection.take()
@@ -204,6 +205,10 @@ class Sending:
             connection.fail(error)
         except ConnectionError:
             connection.abort()  # the caller has gone: what was sent must not look whole
+        except Exception as error:
+            logger.exception("an upload failed unexpectedly")
+            what = f"An error of the proxy's own ({type(error).__name__}); its log has more."
+            connection.fail(ProxyError("internal_error", what))
         else:
             connection.wrote_all = True
             if connection.reader.head is None:
@@ -220,8 +225,6 @@ class Sending:
         ]
         if body.length is None:
             parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif "content-length" in read:
-            parts.append(b"Content-Length: %b\r\n" % read["content-length"])
         content_type = self._route.credential.content_type
         if content_type is not None and body.length != 0 and "content-type" not in read:
             parts.append(b"Content-Type: %b\r\n" % content_type)
@@ -245,8 +248,7 @@ class Sending:
         try:
             await connection.more(self._route.timeout.idle)
         except BaseException:
-            await self.stop()
-            self._route.pool.release(connection)
+            self._release(connection)
             raise
         held += connection.take()
 

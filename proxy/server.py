@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-import os
 import socket
-import stat
 import struct
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
+from proxy import sockets
+from proxy.caller import CLOSE
 from proxy.errors import ProxyError, bad_request, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aiohttp import StreamReader
+
     from proxy.addresses import Listen
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
 _LINE_AT_MOST: Final = 16 * 1024  # bytes of the request line's target
@@ -48,13 +55,14 @@ class Handler(Protocol):
 class CallerConnection(web.RequestHandler):
     """One caller's connection. `caller` is its address, or the process at a unix socket."""
 
-    __slots__ = ("_heard", "_listener", "busy", "caller", "head_since")
+    __slots__ = ("_content", "_heard", "_listener", "busy", "caller", "head_since")
 
     def __init__(self, manager: Listener, **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = manager
         self.caller = ""
         self._heard = False  # a part of a request has come that is not served yet
+        self._content: StreamReader = EMPTY_PAYLOAD
         self.busy = False
         self.head_since = math.inf  # the loop's time from which a head is waited for
 
@@ -82,7 +90,7 @@ class CallerConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the clock of a head, unless a request is being served."""
-        if not self.busy and not self._heard:
+        if not self.busy and not self._heard and self._content.is_eof():
             self._heard = True
             self.head_since = min(self.head_since, self._loop.time())
         super().data_received(data)
@@ -90,8 +98,9 @@ class CallerConnection(web.RequestHandler):
             self._break_body()
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Mark that a request is being served."""
+    def serving(self, content: StreamReader) -> Iterator[None]:
+        """Mark that a request is being served. Its body may come later than its answer goes."""
+        self._content = content
         self.head_since = math.inf
         self._heard = False
         self.busy = True
@@ -115,8 +124,16 @@ class CallerConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what aiohttp's parser refused, without a word of what stood there."""
-        del status
+        """Answer what aiohttp's parser refused, without a word of what stood there.
+
+        A 5xx means that an exception got out of a handler: whether an answer has left is not
+        known, so the connection ends.
+        """
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("serving a request failed unexpectedly", exc_info=exc)
+            if self.transport is not None:
+                self.transport.abort()
+            return CLOSE
         if isinstance(exc, LineTooLong) or (message or "").startswith(_TOO_MANY_FIELDS):
             error = ProxyError(
                 "header_too_large",
@@ -161,19 +178,22 @@ class Listener(web.Server):
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
         assert isinstance(protocol, CallerConnection)  # noqa: S101 - as __call__ made it
-        with protocol.serving():
+        with protocol.serving(request.content):
             return await self.handler.handle(request)
 
     async def start(self, *, socket_mode: int = 0o600) -> None:
         """Begin to accept; OSError if the address cannot be had."""
         loop = asyncio.get_running_loop()
-        if self.listen.path is not None:
-            sock = await asyncio.to_thread(_unix_socket, self.listen.path, socket_mode)
-            self._server = await loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
-        else:
-            sock = await asyncio.to_thread(_tcp_socket, self.listen.host, self.listen.port)
-            self._server = await loop.create_server(self, sock=sock, backlog=_BACKLOG)
-            self.listen = self.listen._replace(port=sock.getsockname()[1])
+        sock = await asyncio.to_thread(sockets.bind, self.listen, socket_mode)
+        try:
+            if self.listen.path is not None:
+                self._server = await loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
+            else:
+                self._server = await loop.create_server(self, sock=sock, backlog=_BACKLOG)
+                self.listen = self.listen._replace(port=sock.getsockname()[1])
+        except BaseException:
+            sock.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -232,12 +252,10 @@ class Room:
     def __init__(self, at_most: int) -> None:
         self.at_most = at_most
         self.taken = 0
-        self.refused = 0
 
     def take(self) -> bool:
         """Take a place, if there is one."""
         if self.taken >= self.at_most:
-            self.refused += 1
             return False
         self.taken += 1
         return True
@@ -267,55 +285,3 @@ def _peer(transport: asyncio.BaseTransport) -> str:
         return "unix"
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return f"unix:pid={pid},uid={uid}"
-
-
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # Of the addresses of a name such as localhost, the IPv4 one is what programs try.
-    family, kind, protocol, _, address = min(infos, key=lambda info: info[0] != socket.AF_INET)
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except BaseException:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
-def _unix_socket(path: str, mode: int) -> socket.socket:
-    """Bind a socket file with its mode from the first moment; one nobody listens on is replaced."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        before = os.umask(0o777 & ~mode)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-    except BaseException:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(17, "a file that is not a socket is in the way", path)
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(98, "another process listens on this socket", path)

@@ -92,6 +92,7 @@ class TokenSlot:
         self._clock = clock
         self._warm = warm
         self._used = False
+        self._fetched = False
         self._token: Token | None = None
         self._fetching: asyncio.Task[Token] | None = None
         self._failure: FetchError | None = None
@@ -144,10 +145,12 @@ class TokenSlot:
         return left if left > 0 else None
 
     def trouble(self) -> str | None:
-        """Say why no token is held, None if one is."""
+        """Say why no token can be had, None if one is held or the next is on its way."""
         if self.expires_in() is not None:
             return None
-        return "no token has come yet" if self._failure is None else self._failure.detail
+        if self._failure is not None:
+            return self._failure.detail
+        return None if self._fetched else "no token has come yet"
 
     def close(self) -> None:
         """Give up the fetch that is under way, if one is."""
@@ -192,7 +195,7 @@ class TokenSlot:
             self._back_off(surprise)
             raise surprise from error
         else:
-            self._token, self._used = token, False
+            self._token, self._used, self._fetched = token, False, True
             self._forgive()
             return token
         finally:

@@ -69,6 +69,10 @@ class ManualClock:
         self._move(until)
         await settle()
 
+    def suspend(self, seconds: float) -> None:
+        """Let time pass with nobody awake, as on a laptop that sleeps."""
+        self._move(self._now + seconds)
+
     def _move(self, to: float) -> None:
         self._wall_ms += round((to - self._now) * 1000)
         self._now = to

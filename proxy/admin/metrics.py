@@ -7,7 +7,7 @@ fair part of a request; its collector interface and text format are what is used
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -51,7 +51,7 @@ class State(Protocol):
     """Tells what is so at the moment, as against what has happened."""
 
     def route_states(self) -> Iterable[RouteState]:
-        """List the routes."""
+        """List the routes; one that was reloaded may come twice."""
         ...
 
     def token_states(self) -> Iterable[TokenState]:
@@ -157,10 +157,15 @@ def _present(state: State) -> Iterator[Metric]:
         "When the present token expires",
         labels=["credential"],
     )
+    serving: Counter[str] = Counter()
+    connected: Counter[tuple[str, str]] = Counter()
     for route in state.route_states():
-        in_flight.add_metric([route.name], route.in_flight)
-        for name, count in route.connections.items():
-            connections.add_metric([route.name, name], count)
+        serving[route.name] += route.in_flight
+        connected.update({(route.name, name): n for name, n in route.connections.items()})
+    for name, count in serving.items():
+        in_flight.add_metric([name], count)
+    for labels, count in connected.items():
+        connections.add_metric(list(labels), count)
     for token in state.token_states():
         expiry.add_metric([token.credential], token.expires_at)
     yield from (in_flight, connections, expiry)

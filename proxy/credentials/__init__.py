@@ -28,7 +28,10 @@ def build(name: str, settings: AnySettings, tools: Tools) -> Credential:
     match settings:
         case EkaSettings():
             client = LoginClient(
-                str(settings.login_url), tls=tls.context(settings.tls), via=settings.via
+                str(settings.login_url),
+                tls=tls.context(settings.tls),
+                server_name=settings.tls.server_name,
+                via=settings.via,
             )
             return EkaTokens(name, settings, client=client, tools=tools)
         case BearerSettings():

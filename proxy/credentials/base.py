@@ -132,6 +132,9 @@ class Credential:
         del fields
         return await self.authorise(Outgoing("GET", "/", "", {}, None))
 
+    def enter(self) -> None:
+        """Begin to serve: the configuration that this was made of is in force."""
+
     def rekey(self) -> None:
         """Take the secrets' present values: a file of one has changed."""
 

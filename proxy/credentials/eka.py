@@ -98,19 +98,23 @@ class EkaTokens(Credential):
         self._settings = settings
         self._client = client
         self._tools = tools
-        self._logins: dict[bytes, EkaLogin] = {}
         self._warm = True
-        self.rekey()
+        self._logins = self._make_logins()
 
-    def rekey(self) -> None:
-        spaces: dict[str, EkaSettings | Workspace] = {"": self._settings}
-        spaces |= self._settings.workspaces
-        before = self.token_keys
-        self._logins = {name.encode(): self._login(space) for name, space in spaces.items()}
-        self._tools.tokens.drop(before - self.token_keys)
+    def enter(self) -> None:
         for login in self._logins.values():
             self._tools.tokens.fetch_with(login.key, login.fetch)
         self._slot(b"")  # the one that is kept warm
+
+    def rekey(self) -> None:
+        before, self._logins = self.token_keys, self._make_logins()
+        self._tools.tokens.drop(before - self.token_keys)
+        self.enter()
+
+    def _make_logins(self) -> dict[bytes, EkaLogin]:
+        spaces: dict[str, EkaSettings | Workspace] = {"": self._settings}
+        spaces |= self._settings.workspaces
+        return {name.encode(): self._login(space) for name, space in spaces.items()}
 
     async def authorise(self, outgoing: Outgoing) -> Authorization:
         return await self._slot(outgoing.read.get(WORKSPACE_FIELD, b"")).get()

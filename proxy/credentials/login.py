@@ -39,11 +39,13 @@ class LoginClient:
         root: str,
         *,
         tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
         via: Secret | None = None,
         timeout: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> None:
         self._root = root
         self._tls = tls
+        self._server_name = server_name
         self._via = via
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -62,6 +64,7 @@ class LoginClient:
                 headers=headers,
                 allow_redirects=False,
                 ssl=True if self._tls is None else self._tls,
+                server_hostname=self._server_name,
                 proxy=self._via.reveal() if self._via else None,
             ) as answer:
                 body = await _read(answer)

@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close; until it has, nobody may take this for an idle connection."""
-        if not self.active:
+        if not self.active or self.reader.complete:
             self.closed = True
 
     def connection_lost(self, exc: Exception | None) -> None:

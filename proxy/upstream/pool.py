@@ -76,7 +76,12 @@ class Pool:
         if len(self._all) + self._opening < self._limit or self._evict():
             self._opening += 1
             return await self._dial()
-        return await self._wait() or await self._dial()
+        while True:
+            connection = await self._wait()
+            if connection is None:
+                return await self._dial()
+            if not connection.closed:
+                return connection
 
     def release(self, connection: Connection) -> None:
         """Take a connection back when its exchange has ended, whichever way."""

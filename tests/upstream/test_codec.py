@@ -61,7 +61,7 @@ def read_with(reader: ResponseReader, *pieces: bytes, eof: bool = False) -> Read
     return Read(
         head.status,
         head.reason,
-        tuple(head.fields.lines),
+        tuple(line for line in head.fields.lines if line[:15].lower() != b"content-length:"),
         b"".join(reader.take()),
         reader.complete,
         reader.keep_alive,
