@@ -230,7 +230,7 @@ class App:
             listener.sweep(now)
         self._all_left()
         for each in self._generations():
-            each.sweep(now)
+            each.sweep(self._clock.now())
         self._tools.tokens.tick()
         self._log.flush()
         for old in [each for each in self._retired if not each.in_flight]:

@@ -6,6 +6,7 @@ all that are being kept at one time share a budget, so that memory stays bounded
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ProxyError, bad_request
@@ -34,19 +35,22 @@ class RequestBody:
     """A body of `length` bytes, or of unknown length (chunked): at most `limit` bytes.
 
     `on_read` is called once, before the proxy first waits for a byte that has not come yet: the
-    moment to answer `Expect: 100-continue`.
+    moment to answer `Expect: 100-continue`. `waiting_since` is the time (of `now`) from which the
+    caller is being waited for.
     """
 
     __slots__ = (
         "_budget",
         "_content",
         "_limit",
+        "_now",
         "_on_read",
         "_pieces",
         "_reserved",
         "ended",
         "length",
         "received",
+        "waiting_since",
     )
 
     def __init__(
@@ -56,16 +60,19 @@ class RequestBody:
         *,
         limit: int | None,
         budget: Budget,
+        now: Callable[[], float],
         on_read: Callable[[], None] | None = None,
     ) -> None:
         self._content = content
         self._limit = limit
         self._budget = budget
+        self._now = now
         self._on_read = on_read
         self._pieces: list[bytes] | None = []
         self._reserved = 0
         self.length = length
         self.received = 0
+        self.waiting_since = math.inf
         self.ended = length == 0
         if length is not None:
             self._check(length)
@@ -120,7 +127,9 @@ class RequestBody:
             if self._on_read is not None:
                 on_read, self._on_read = self._on_read, None
                 on_read()
+            self.waiting_since = self._now()
             piece = await _read(self._content)
+            self.waiting_since = math.inf
             if not piece:
                 self.ended = True
                 return

@@ -6,6 +6,7 @@ the rest of the exchange together, so a ready-made block of bytes goes to the tr
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from proxy.errors import ProxyError, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -42,12 +43,28 @@ CLOSE: Final = _Sent(keep_alive=False)
 
 
 class Caller:
-    """Writes one answer. `started` tells that its head has left, `sent` counts body bytes."""
+    """Writes one answer. `started` tells that its head has left, `sent` counts body bytes.
 
-    __slots__ = ("_chunked", "_request", "_writes_body", "keep_alive", "sent", "started")
+    `waiting_since` is the time (of `now`) from which the caller has taken nothing more.
+    """
 
-    def __init__(self, request: web.BaseRequest, *, keep_alive: bool) -> None:
+    __slots__ = (
+        "_chunked",
+        "_now",
+        "_request",
+        "_writes_body",
+        "keep_alive",
+        "sent",
+        "started",
+        "waiting_since",
+    )
+
+    def __init__(
+        self, request: web.BaseRequest, now: Callable[[], float], *, keep_alive: bool
+    ) -> None:
         self._request = request
+        self._now = now
+        self.waiting_since = math.inf
         self._chunked = False
         self._writes_body = request.method != "HEAD"
         self.keep_alive = keep_alive
@@ -109,7 +126,9 @@ class Caller:
     async def drain(self) -> None:
         """Wait while the caller takes no more."""
         if self._request.protocol.writing_paused:
+            self.waiting_since = self._now()
             await self._request.writer.drain()
+            self.waiting_since = math.inf
 
     def answer(self, status: int, lines: Iterable[bytes], body: bytes) -> None:
         """Send a whole answer of the proxy's own."""

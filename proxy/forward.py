@@ -99,6 +99,7 @@ class Exchange:
         "_cors",
         "_fields",
         "_forwarder",
+        "_overdue",
         "_request",
         "_request_id",
         "_route",
@@ -106,6 +107,7 @@ class Exchange:
         "_started",
         "_status",
         "_target",
+        "_task",
         "caller",
     )
 
@@ -114,7 +116,13 @@ class Exchange:
         self._request = request
         self._began = forwarder.clock.now()
         self._started = forwarder.clock.wall_ms()
-        self.caller = Caller(request, keep_alive=request.keep_alive and not forwarder.draining)
+        self._task = asyncio.current_task()
+        self._overdue: ProxyError | None = None
+        self.caller = Caller(
+            request,
+            forwarder.clock.now,
+            keep_alive=request.keep_alive and not forwarder.draining,
+        )
         self._fields: Fields | None = None
         self._request_id = ""
         self._route: Route | None = None
@@ -132,27 +140,54 @@ class Exchange:
         except ProxyError as error:
             self._fail(error)
         except (asyncio.CancelledError, ConnectionError):
-            # The caller has gone: nobody is left to answer.
-            self._status = self._status or _CLIENT_CLOSED_REQUEST
-            self._code = CALLER_CLOSED
-            self.caller.break_off()
-            raise
+            if self._overdue is None or self._task is None:
+                # The caller has gone: nobody is left to answer.
+                self._status = self._status or _CLIENT_CLOSED_REQUEST
+                self._code = CALLER_CLOSED
+                self.caller.break_off()
+                raise
+            self._task.uncancel()  # it was `sweep` that cancelled
+            self._fail(self._overdue)
         except Exception as error:
             logger.exception("request %s failed unexpectedly", self._request_id)
             self._fail(
                 ProxyError(
                     "internal_error",
                     f"An error of the proxy's own ({type(error).__name__}); its log has more.",
-                    sent=self._sending is not None and self._sending.attempts > 0,
+                    sent=self._has_begun,
                 )
             )
         finally:
             if self._body is not None:
                 self._body.forget()
             if self._route is not None:
-                self._route.in_flight -= 1
+                self._route.exchanges.discard(self)
             self.report()
         return self.caller.outcome
+
+    def sweep(self, now: float) -> None:
+        """End the exchange if it takes too long, or its caller neither sends nor takes anything."""
+        route, body = self._route, self._body
+        if route is None or self._task is None or self._overdue is not None:
+            return
+        timeout = route.timeout
+        if timeout.total is not None and now > self._began + timeout.total:
+            what = f"The exchange took longer than the route's timeout.total, {timeout.total:g} s."
+            self._expire(ProxyError("upstream_timeout", what, sent=self._has_begun))
+        elif body is not None and now > body.waiting_since + timeout.idle:
+            what = f"No more of the request's body came within {timeout.idle:g} s."
+            self._expire(ProxyError("bad_request", what, sent=self._has_begun))
+        elif now > self.caller.waiting_since + timeout.idle:
+            self.caller.break_off()
+
+    def _expire(self, error: ProxyError) -> None:
+        self._overdue = error
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._sending is not None and self._sending.attempts > 0
 
     # Policy.
 
@@ -176,7 +211,7 @@ class Exchange:
     def _enter(self, route: Route | None) -> Route | None:
         self._route = route
         if route is not None:
-            route.in_flight += 1
+            route.exchanges.add(self)
         return route
 
     async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
@@ -224,6 +259,7 @@ class Exchange:
             length,
             limit=route.max_body,
             budget=self._forwarder.budget,
+            now=self._forwarder.clock.now,
             on_read=invite,
         )
 

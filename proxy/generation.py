@@ -15,6 +15,7 @@ from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
     from proxy.addresses import Listen
+    from proxy.clock import Clock
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
     from proxy.credentials.base import Credential
@@ -65,9 +66,9 @@ class Generation(NamedTuple):
         return sum(route.in_flight for route in self.routes.values())
 
     def sweep(self, now: float) -> None:
-        """See to deadlines; `now` is the loop's time."""
+        """See to deadlines; `now` is the clock's."""
         for route in self.routes.values():
-            route.pool.sweep(now)
+            route.sweep(now)
 
     def enter(self) -> None:
         """Begin to serve."""
@@ -102,7 +103,7 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
         name: credentials.build(name, each, tools) for name, each in settings.credentials.items()
     }
     routes = {
-        name: _route(name, route, _credential(name, settings, built), dialers[name])
+        name: _route(name, route, _credential(name, settings, built), dialers[name], tools.clock)
         for name, route in settings.routes.items()
     }
     return Generation(settings, built, routes)
@@ -128,13 +129,15 @@ def _dialer(settings: RouteSettings) -> Dialer:
     return Dialer(settings.upstream, settings.tls, settings.via)
 
 
-def _route(name: str, settings: RouteSettings, credential: Credential, dialer: Dialer) -> Route:
+def _route(
+    name: str, settings: RouteSettings, credential: Credential, dialer: Dialer, clock: Clock
+) -> Route:
     timeout = settings.timeout
     return Route(
         name,
         upstream=settings.upstream,
         credential=credential,
-        pool=Pool(dialer, connect_timeout=timeout.connect),
+        pool=Pool(dialer, now=clock.now, connect_timeout=timeout.connect),
         timeout=Timeouts(timeout.response, timeout.idle, timeout.total),
         prefix=settings.prefix,
         strip_prefix=settings.strip_prefix,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from proxy.errors import bad_request
@@ -27,8 +27,16 @@ class Timeouts(NamedTuple):
     total: float | None
 
 
+class InFlight(Protocol):
+    """A request that is being served."""
+
+    def sweep(self, now: float) -> None:
+        """End it if its time is up; `now` is the clock's."""
+        ...
+
+
 class Route:
-    """A route. `in_flight` counts the requests that it serves at the moment."""
+    """A route, and the requests that it serves at the moment."""
 
     def __init__(
         self,
@@ -51,11 +59,22 @@ class Route:
         self.sorter = RequestSorter(credential.owned, credential.consumed)
         self.base_path = upstream.base_path
         self.host_line = b"Host: %b\r\n" % upstream.authority.encode()
-        self.in_flight = 0
+        self.exchanges: set[InFlight] = set()
         self._upstream = upstream
         self._strip = prefix.rstrip("/") if strip_prefix else ""
         self._allow = allow
         self._catalogue = credential.catalogue or _NO_CATALOGUE
+
+    @property
+    def in_flight(self) -> int:
+        """Count the requests that are being served."""
+        return len(self.exchanges)
+
+    def sweep(self, now: float) -> None:
+        """See to the deadlines of its requests and connections; `now` is the clock's."""
+        for exchange in list(self.exchanges):
+            exchange.sweep(now)
+        self.pool.sweep(now)
 
     def allows(self, method: str, path: str) -> bool:
         """Tell whether `allow` has this operation; the path is as after `strip_prefix`."""

@@ -163,9 +163,7 @@ class Sending:
         self.attempts += 1
         began = self._clock.now()
         try:
-            connection.begin(
-                bodiless=self._outgoing.method == "HEAD", total=self._route.timeout.total
-            )
+            connection.begin(bodiless=self._outgoing.method == "HEAD")
             self._send(connection, authorization)
             head = await connection.head()
         except BaseException:

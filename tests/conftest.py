@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,21 @@ from proxy.sandbox import StandIns
 from tests.support import ManualClock, Running, proxy_in_front
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 _skipped: list[str] = []
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the standard loop, or with EKEKO_TEST_LOOP=uvloop on production's."""
+    name = os.environ.get("EKEKO_TEST_LOOP", "asyncio")
+    if name == "asyncio":
+        return {name: asyncio.new_event_loop}
+    if name == "uvloop":
+        import uvloop  # noqa: PLC0415 - optional
+
+        return {name: uvloop.new_event_loop}
+    raise pytest.UsageError(f"EKEKO_TEST_LOOP: expected asyncio or uvloop, not {name!r}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -42,7 +42,7 @@ def stream(*pieces: bytes, ended: bool = True) -> StreamReader:
 def late(*pieces: bytes, length: int | None = None, limit: int | None = None) -> RequestBody:
     """Make a body whose pieces come after its head."""
     reader = stream(ended=False)
-    body = RequestBody(reader, length, limit=limit, budget=BUDGET)
+    body = RequestBody(reader, length, limit=limit, budget=BUDGET, now=float)
     for piece in pieces:
         reader.feed_data(piece)
     reader.feed_eof()
@@ -60,7 +60,7 @@ async def refusal(body: RequestBody) -> ProxyError:
 
 
 async def test_a_body_that_came_with_its_head_is_whole_at_once() -> None:
-    body = RequestBody(stream(b"hello"), 5, limit=None, budget=BUDGET)
+    body = RequestBody(stream(b"hello"), 5, limit=None, budget=BUDGET, now=float)
     assert body.whole == b"hello"
     assert await pieces(body) == b"hello"
     assert (body.received, body.ended) == (5, True)
@@ -68,7 +68,7 @@ async def test_a_body_that_came_with_its_head_is_whole_at_once() -> None:
 
 
 async def test_a_request_without_body_has_an_empty_one() -> None:
-    body = RequestBody(stream(ended=False), 0, limit=0, budget=BUDGET)
+    body = RequestBody(stream(ended=False), 0, limit=0, budget=BUDGET, now=float)
     assert body.whole == b""
     assert await body.read_whole() == b""
     assert await pieces(body) == b""
@@ -88,7 +88,7 @@ async def test_a_body_is_whole_once_it_has_ended_and_can_be_read_again(length: i
 
 async def test_what_was_read_is_yielded_before_what_comes() -> None:
     reader = stream(b"first,", ended=False)
-    body = RequestBody(reader, None, limit=None, budget=BUDGET)
+    body = RequestBody(reader, None, limit=None, budget=BUDGET, now=float)
     assert await anext(body.pieces()) == b"first,"
     reader.feed_data(b"second")
     reader.feed_eof()
@@ -99,13 +99,15 @@ async def test_what_was_read_is_yielded_before_what_comes() -> None:
 async def test_the_caller_is_invited_once_and_only_where_something_is_to_come() -> None:
     invited: list[int] = []
     here = RequestBody(
-        stream(b"x"), 1, limit=None, budget=BUDGET, on_read=lambda: invited.append(1)
+        stream(b"x"), 1, limit=None, budget=BUDGET, now=float, on_read=lambda: invited.append(1)
     )
     await here.read_whole()
     here.forget()
     assert invited == []
     reader = stream(ended=False)
-    body = RequestBody(reader, 2, limit=None, budget=BUDGET, on_read=lambda: invited.append(1))
+    body = RequestBody(
+        reader, 2, limit=None, budget=BUDGET, now=float, on_read=lambda: invited.append(1)
+    )
     reading = asyncio.create_task(body.read_whole())
     await asyncio.sleep(0)
     assert invited == [1]
@@ -142,7 +144,7 @@ async def test_what_has_to_be_signed_and_is_too_long_is_refused(*, announced: bo
 
 async def test_an_announced_length_over_the_limit_is_refused_unread() -> None:
     with pytest.raises(ProxyError) as caught:
-        RequestBody(stream(ended=False), 11, limit=10, budget=BUDGET)
+        RequestBody(stream(ended=False), 11, limit=10, budget=BUDGET, now=float)
     assert caught.value.code == "body_too_large"
     assert "10 bytes" in caught.value.detail
 
@@ -154,7 +156,7 @@ async def test_a_body_that_grows_over_the_limit_is_refused() -> None:
     body = late(b"12345678901", limit=10)
     assert (await refusal(body)).code == "body_too_large"
     with pytest.raises(ProxyError):
-        RequestBody(stream(b"12345678901"), None, limit=10, budget=BUDGET)
+        RequestBody(stream(b"12345678901"), None, limit=10, budget=BUDGET, now=float)
 
 
 async def test_all_kept_bodies_share_a_budget() -> None:
@@ -180,7 +182,7 @@ async def test_a_body_that_is_not_kept_still_passes() -> None:
 
 async def test_a_body_that_came_with_its_head_is_never_lost_to_a_full_budget() -> None:
     BUDGET.at_most = 3
-    body = RequestBody(stream(b"123456"), 6, limit=None, budget=BUDGET)
+    body = RequestBody(stream(b"123456"), 6, limit=None, budget=BUDGET, now=float)
     assert await pieces(body) == body.whole == b"123456"
     body.forget()
 
@@ -195,7 +197,7 @@ async def test_a_full_budget_is_our_limit_and_not_the_callers_fault() -> None:
 
 async def test_broken_chunks_are_a_bad_request_that_quotes_nothing() -> None:
     reader = stream(b"x", ended=False)
-    body = RequestBody(reader, None, limit=None, budget=BUDGET)
+    body = RequestBody(reader, None, limit=None, budget=BUDGET, now=float)
     reader.set_exception(ValueError("canary-4711"))
     error = await refusal(body)
     assert error.code == "bad_request"
@@ -205,7 +207,7 @@ async def test_broken_chunks_are_a_bad_request_that_quotes_nothing() -> None:
 
 async def test_a_caller_who_has_gone_is_no_bad_request() -> None:
     reader = stream(ended=False)
-    body = RequestBody(reader, 5, limit=None, budget=BUDGET)
+    body = RequestBody(reader, 5, limit=None, budget=BUDGET, now=float)
     reader.set_exception(ConnectionResetError())
     with pytest.raises(ConnectionResetError):
         await body.read_whole()
@@ -216,5 +218,5 @@ async def test_a_body_that_arrived_broken_is_refused() -> None:
     reader = stream(b"x")
     reader.set_exception(ValueError("canary-4711"))
     with pytest.raises(ProxyError) as caught:
-        RequestBody(reader, None, limit=None, budget=BUDGET)
+        RequestBody(reader, None, limit=None, budget=BUDGET, now=float)
     assert caught.value.code == "bad_request"

@@ -33,9 +33,9 @@ class Connection(asyncio.Protocol):
         "_error",
         "_loop",
         "_lost",
+        "_now",
         "_paused_reading",
         "_paused_writing",
-        "_total_deadline",
         "_transport",
         "_waiter",
         "active",
@@ -46,8 +46,14 @@ class Connection(asyncio.Protocol):
         "wrote_all",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float],
+        lost: Callable[[Connection], None],
+    ) -> None:
         self._loop = loop
+        self._now = now
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -61,14 +67,12 @@ class Connection(asyncio.Protocol):
         self.sent = False
         self.wrote_all = True
         self.idle_since = 0.0
-        self._deadline = self._drain_deadline = self._total_deadline = math.inf
+        self._deadline = self._drain_deadline = math.inf
 
     # The exchange.
 
-    def begin(self, *, bodiless: bool, total: float | None = None) -> None:
-        """Start an exchange of `total` seconds at most; `bodiless` if its request is a HEAD."""
-        if total is not None:
-            self._total_deadline = self._loop.time() + total
+    def begin(self, *, bodiless: bool) -> None:
+        """Start an exchange; `bodiless` if its request is a HEAD."""
         self.active = True
         self.sent = False
         self.wrote_all = False
@@ -86,13 +90,13 @@ class Connection(asyncio.Protocol):
 
     def wait_for(self, seconds: float | None) -> None:
         """Fail the exchange (`upstream_timeout`) unless this is called again in time."""
-        self._deadline = math.inf if seconds is None else self._loop.time() + seconds
+        self._deadline = math.inf if seconds is None else self._now() + seconds
 
     async def drain(self, within: float) -> None:
         """Wait until the upstream has taken enough of what was written."""
         if self._paused_writing and self._transport is not None:
             self._drained = self._loop.create_future()
-            self._drain_deadline = self._loop.time() + within
+            self._drain_deadline = self._now() + within
             await self._drained
             self._drain_deadline = math.inf
         if self._error is not None:
@@ -123,7 +127,7 @@ class Connection(asyncio.Protocol):
     def end(self) -> bool:
         """End the exchange; True if the connection can serve another one."""
         self.active = False
-        self._deadline = self._drain_deadline = self._total_deadline = math.inf
+        self._deadline = self._drain_deadline = math.inf
         usable = (
             self.reader.complete
             and self.reader.keep_alive
@@ -142,8 +146,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def is_late(self, now: float) -> bool:
-        """Tell whether a deadline has passed; `now` is the loop's time."""
-        return now > min(self._deadline, self._drain_deadline, self._total_deadline)
+        """Tell whether a deadline has passed; `now` is the clock's."""
+        return now > min(self._deadline, self._drain_deadline)
 
     def fail(self, error: ProxyError) -> None:
         """End the exchange with an error, and the connection with it."""

@@ -18,6 +18,8 @@ from proxy.errors import ProxyError
 from proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.upstream.dial import Dialer
 
 # Seconds that an idle connection is kept: well below the 60 s of common load balancers.
@@ -31,9 +33,15 @@ class Pool:
     """Connections to one route's upstream."""
 
     def __init__(
-        self, dialer: Dialer, *, connect_timeout: float, limit: int = CONNECTIONS_AT_MOST
+        self,
+        dialer: Dialer,
+        *,
+        now: Callable[[], float],
+        connect_timeout: float,
+        limit: int = CONNECTIONS_AT_MOST,
     ) -> None:
         self._dialer = dialer
+        self._now = now
         self._connect_timeout = connect_timeout
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -61,7 +69,7 @@ class Pool:
         """Return the connection that was used last, if that is at most so many seconds ago."""
         while self._idle:
             connection = self._idle[-1]
-            if self._loop.time() - connection.idle_since > idle_at_most:
+            if self._now() - connection.idle_since > idle_at_most:
                 return None
             self._idle.pop()
             if not connection.closed:
@@ -93,7 +101,7 @@ class Pool:
     def sweep(self, now: float) -> None:
         """Close what has been idle too long, fail what is past its deadline.
 
-        `now` is the event loop's time; called several times a second.
+        `now` is the clock's; called several times a second.
         """
         while self._idle and now - self._idle[0].idle_since > IDLE_AT_MOST:
             self._idle.popleft().abort()
@@ -128,7 +136,7 @@ class Pool:
         """Open a connection in a place that is already counted in `_opening`."""
         try:
             connection = await self._dialer.open(
-                lambda: Connection(self._loop, self._lost), within=self._connect_timeout
+                lambda: Connection(self._loop, self._now, self._lost), within=self._connect_timeout
             )
         except BaseException:
             self._opening -= 1
@@ -175,7 +183,7 @@ class Pool:
         if waiter is not None:
             waiter.set_result(connection)
         else:
-            connection.idle_since = self._loop.time()
+            connection.idle_since = self._now()
             self._idle.append(connection)
 
     def _vacate(self) -> None:

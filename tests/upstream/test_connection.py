@@ -42,7 +42,8 @@ class Transport(asyncio.Transport):
 
 def connected() -> tuple[Connection, Transport, list[Connection]]:
     lost: list[Connection] = []
-    connection = Connection(asyncio.get_running_loop(), lost.append)
+    loop = asyncio.get_running_loop()
+    connection = Connection(loop, loop.time, lost.append)
     transport = Transport()
     connection.connection_made(transport)
     return connection, transport, lost

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,12 @@ NOTHING = {"active": 0, "idle": 0, "opening": 0}
 
 
 def pool_of(upstream: ScriptedUpstream, *, limit: int = 10, timeout: float = 5) -> Pool:
-    return Pool(Dialer(parse_origin(upstream.url), Tls()), connect_timeout=timeout, limit=limit)
+    return Pool(
+        Dialer(parse_origin(upstream.url), Tls()),
+        now=time.monotonic,
+        connect_timeout=timeout,
+        limit=limit,
+    )
 
 
 async def converse(connection: Connection) -> bytes:
@@ -339,7 +345,7 @@ class Schedule:
             connection.abort()
 
     def expire(self) -> None:
-        self.pool.sweep(asyncio.get_running_loop().time() + 60)
+        self.pool.sweep(time.monotonic() + 60)
 
     def collect(self) -> None:
         for task in [each for each in self.asking if each.done()]:
