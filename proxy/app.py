@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__, credentials, generation
@@ -130,6 +131,7 @@ class App:
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
             self._listeners[at].header_timeout = settings.limits.header_timeout
+        await self._set_socket_modes(settings)
         before, self._admin = self._admin, admin
         if before is not None and before is not admin:
             await before[1].close()
@@ -313,6 +315,13 @@ class App:
 
     def _generations(self) -> list[Generation]:
         return [*self._retired, *([self._generation] if self._generation else [])]
+
+    async def _set_socket_modes(self, settings: Settings) -> None:
+        """Give socket files the configured mode: a file that was open before may have another."""
+        for route in settings.routes.values():
+            if route.listen.path is not None:
+                mode = int(route.socket_mode, 8)
+                await asyncio.to_thread(os.chmod, route.listen.path, mode)
 
     def _stop_accepting(self, listener: Listener) -> None:
         if isinstance(listener.handler, Forwarder):

@@ -42,10 +42,10 @@ class RequestBody:
     __slots__ = (
         "_budget",
         "_content",
+        "_kept",
         "_limit",
         "_now",
         "_on_read",
-        "_pieces",
         "_reserved",
         "ended",
         "length",
@@ -68,7 +68,7 @@ class RequestBody:
         self._budget = budget
         self._now = now
         self._on_read = on_read
-        self._pieces: list[bytes] | None = []
+        self._kept: bytes | bytearray | None = b""
         self._reserved = 0
         self.length = length
         self.received = 0
@@ -77,23 +77,23 @@ class RequestBody:
         if length is not None:
             self._check(length)
             if length > KEEP_AT_MOST:
-                self._pieces = None
+                self._kept = None
         if not self.ended and content.is_eof():
             # It came in the same packet as the head, as small bodies do: nothing to wait for, and
             # nothing to save by not keeping it.
-            self._pieces = []
             self._count(piece := _read_nowait(content))
+            self._kept = b""
             self._keep(piece)
-            self.ended = True
+            self._end()
 
     @property
     def whole(self) -> bytes | None:
         """The whole body, if it has ended and was kept."""
-        if not self.ended or self._pieces is None:
+        if not self.ended or self._kept is None:
             return None
-        if len(self._pieces) > 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0] if self._pieces else b""
+        if isinstance(self._kept, bytearray):
+            self._kept = bytes(self._kept)
+        return self._kept
 
     async def read_whole(self) -> bytes:
         """Wait for the end.
@@ -102,7 +102,7 @@ class RequestBody:
         can be kept at the moment.
         """
         async for _ in self.pieces():
-            if self._pieces is None:
+            if self._kept is None:
                 break
         whole = self.whole
         if whole is None and max(self.received, self.length or 0) <= KEEP_AT_MOST:
@@ -121,8 +121,8 @@ class RequestBody:
 
         ProxyError: `body_too_large` past the limit, `bad_request` for broken chunked framing.
         """
-        for piece in self._pieces or ():
-            yield piece
+        if self._kept:
+            yield bytes(self._kept)
         while not self.ended:
             if self._on_read is not None:
                 on_read, self._on_read = self._on_read, None
@@ -131,7 +131,7 @@ class RequestBody:
             piece = await _read(self._content)
             self.waiting_since = math.inf
             if not piece:
-                self.ended = True
+                self._end()
                 return
             self._take(piece)
             yield piece
@@ -144,7 +144,7 @@ class RequestBody:
     def _take(self, piece: bytes) -> None:
         self._count(piece)
         if self.received > KEEP_AT_MOST or not self._budget.has_room(len(piece)):
-            self._pieces = None
+            self._kept = None
             self.forget()
         else:
             self._keep(piece)
@@ -154,10 +154,22 @@ class RequestBody:
         self._check(self.received)
 
     def _keep(self, piece: bytes) -> None:
-        if self._pieces is not None:
-            self._pieces.append(piece)
-            self._reserved += len(piece)
-            self._budget.kept += len(piece)
+        if self._kept is None:
+            return
+        if not self._kept:
+            self._kept = piece  # most bodies come in one piece: no copy
+        elif isinstance(self._kept, bytes):
+            self._kept = bytearray(self._kept + piece)
+        else:
+            self._kept += piece
+        self._reserved += len(piece)
+        self._budget.kept += len(piece)
+
+    def _end(self) -> None:
+        """Note the end. A body that is not as long as announced would swallow what follows it."""
+        if self.length is not None and self.received != self.length:
+            raise bad_request("The body is not as long as its Content-Length says.")
+        self.ended = True
 
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+# More digits are nobody's body, and 2**64 - 1 is what llhttp keeps where there is no length.
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_VERSIONS: Final = ((1, 0), (1, 1))
 _UNROUTED: Final = RequestSorter()
 _CLIENT_CLOSED_REQUEST: Final = 499  # for the log alone; nginx's number for it
 
@@ -216,7 +219,7 @@ class Exchange:
 
     async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
         method, credential = self._request.method, route.credential
-        answer = credential.local_answer(method, target.path)
+        answer = credential.local_answer(method, route.base_path + target.path)
         if answer is not None:
             self._answer_locally(answer)
             return
@@ -242,7 +245,12 @@ class Exchange:
 
     def _read_framing(self, route: Route, read: dict[str, bytes]) -> RequestBody:
         """Read how the body is framed. aiohttp's parser has refused what is ambiguous."""
-        length: int | None = int(read.get("content-length", b"0"))
+        if self._request.version not in _VERSIONS:
+            raise bad_request("The request is neither HTTP/1.1 nor HTTP/1.0.")
+        announced = read.get("content-length", b"0")
+        if not _LENGTH.fullmatch(announced):
+            raise bad_request("The Content-Length is not a plausible number of bytes.")
+        length: int | None = int(announced)
         if "transfer-encoding" in read:
             if self._request.version < (1, 1):
                 raise bad_request("HTTP/1.0 has no Transfer-Encoding.")
@@ -365,24 +373,28 @@ class Exchange:
             caller.keep_alive = False
 
     def report(self) -> None:
-        """Tell the observer what happened."""
+        """Tell the observer what happened; its failure is nobody's but its own."""
+        try:
+            self._forwarder.observer.exchanged(self._event())
+        except Exception:
+            logger.exception("request %s could not be reported", self._request_id)
+
+    def _event(self) -> Event:
         route, target, body, sending = self._route, self._target, self._body, self._sending
-        self._forwarder.observer.exchanged(
-            Event(
-                started=self._started,
-                request_id=self._request_id,
-                route=route.name if route else "",
-                method=self._request.method,
-                path=route.template(target) if route and target else "",
-                status=self._status,
-                code=self._code,
-                duration=self._forwarder.clock.now() - self._began,
-                upstream=sending.took if sending else None,
-                bytes_in=body.received if body else 0,
-                bytes_out=self.caller.sent,
-                caller=getattr(self._request.protocol, "caller", ""),
-                attempts=sending.attempts if sending else 0,
-            )
+        return Event(
+            started=self._started,
+            request_id=self._request_id,
+            route=route.name if route else "",
+            method=self._request.method,
+            path=route.template(target) if route and target else "",
+            status=self._status,
+            code=self._code,
+            duration=self._forwarder.clock.now() - self._began,
+            upstream=sending.took if sending else None,
+            bytes_in=body.received if body else 0,
+            bytes_out=self.caller.sent,
+            caller=getattr(self._request.protocol, "caller", ""),
+            attempts=sending.attempts if sending else 0,
         )
 
 

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,15 +44,52 @@ def set_up_logging(level: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
 
 
-def write_stdout(text: str) -> None:
-    """Write whole lines; a reader that has gone must not take the proxy with it."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for good
-    except OSError as error:
-        logger.error("lines of the access log are lost: %s", error.strerror)  # noqa: TRY400
+class StdoutWriter:
+    """Writes lines in a thread of its own: a reader that stalls or leaves stalls nothing here.
+
+    What is not written yet is bounded; beyond that lines are dropped, and their number is logged.
+    """
+
+    def __init__(self, *, blocks_at_most: int = 256) -> None:
+        self._blocks: queue.Queue[str | None] = queue.Queue(blocks_at_most)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self._thread.start()
+
+    def write(self, lines: str) -> None:
+        """Have whole lines written."""
+        try:
+            self._blocks.put_nowait(lines)
+        except queue.Full:
+            self._dropped += lines.count("\n")
+        else:
+            if self._dropped:
+                logger.warning("%d lines of the access log were dropped", self._dropped)
+                self._dropped = 0
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write the rest, for so many seconds at most."""
+        with contextlib.suppress(queue.Full):
+            self._blocks.put(None, timeout=timeout)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (lines := self._blocks.get()) is not None:
+            try:
+                sys.stdout.write(lines)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                leave_stdout()
+            except (OSError, ValueError) as error:
+                logger.warning("lines of the access log are lost: %s", error)
+
+
+def leave_stdout() -> None:
+    """Have later writes go nowhere: its reader has gone, and Python would complain at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def raise_descriptor_limit(connections: int) -> None:

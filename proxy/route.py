@@ -98,27 +98,32 @@ class Route:
     def relocate(self, location: bytes, host: bytes) -> bytes:
         """Turn a Location on the upstream's own origin into one on the listener's (`host`)."""
         text = location.decode("latin-1")
+        rest = self._after_own_origin(text)
+        if rest is None or not self._is_below_base(rest.partition("?")[0].partition("#")[0]):
+            return location
+        path = self._strip + rest[len(self.base_path) :]
+        if not path.startswith("/"):
+            path = f"/{path}"
+        if path.startswith("//"):
+            return location  # without its origin it would name another host
+        named = text.startswith("//") or not text.startswith("/")
+        return (f"http://{host.decode('latin-1')}{path}" if named else path).encode("latin-1")
+
+    def _after_own_origin(self, text: str) -> str | None:
+        """Return what follows the origin, None where it is another's or the path is relative."""
         try:
             url = urlsplit(text)
             port = url.port or {"http": 80, "https": 443}.get(url.scheme or self._upstream.scheme)
         except ValueError:
-            return location
+            return None
         if "\t" in text:
-            return location  # urlsplit drops tabs: what it read is not what stands there
-        if url.netloc:
-            here = (self._upstream.scheme, self._upstream.host, self._upstream.port)
-            if (url.scheme or here[0], url.hostname, port) != here:
-                return location
-            prefix = f"http://{host.decode('latin-1')}"
-            rest = text.partition("//")[2][len(url.netloc) :]
-        elif text.startswith("/"):
-            prefix, rest = "", text
-        else:
-            return location
-        if not self._is_below_base(url.path):
-            return location
-        path = self._strip + rest[len(self.base_path) :]
-        return (prefix + (path if path.startswith("/") else f"/{path}")).encode("latin-1")
+            return None  # urlsplit drops tabs: what it read is not what stands there
+        if not url.netloc:
+            return text if text.startswith("/") else None
+        here = (self._upstream.scheme, self._upstream.host, self._upstream.port)
+        if (url.scheme or here[0], url.hostname, port) != here:
+            return None
+        return text.partition("//")[2][len(url.netloc) :]
 
     def _is_below_base(self, path: str) -> bool:
         base = self.base_path

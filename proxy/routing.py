@@ -7,13 +7,17 @@ every spelling that could be read in two ways already refused (`proxy.target`).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
 _PATTERN = re.compile(r"(?:/[^/\s]*)+")
+
+
+# A pattern's segments: the parts between the `*`s of each, None for `**`.
+Segments: TypeAlias = tuple[tuple[str, ...] | None, ...]
 
 
 class Operations(NamedTuple):
@@ -25,8 +29,8 @@ class Operations(NamedTuple):
 
     text: str
     methods: frozenset[str]
-    exact: tuple[re.Pattern[str] | None, ...]  # None stands for `**`
-    lenient: tuple[re.Pattern[str] | None, ...]
+    exact: Segments
+    lenient: Segments
 
     @classmethod
     def parse(cls, text: str) -> Operations:
@@ -35,8 +39,8 @@ class Operations(NamedTuple):
         names = methods.split(",")
         if not all(_METHOD.fullmatch(name) for name in names) or not _PATTERN.fullmatch(pattern):
             raise ValueError("expected METHOD[,METHOD] /PATTERN, such as 'GET,POST /v1/**'")
-        exact = tuple(_segment(each) for each in pattern.split("/")[1:])
-        lenient = tuple(_segment(each, re.IGNORECASE) for each in _segments(pattern))
+        exact = tuple(map(_segment, pattern.split("/")[1:]))
+        lenient = tuple(map(_segment, _segments(pattern.lower())))
         return cls(text, frozenset(names), exact, lenient)
 
     def allows(self, method: str, path: str) -> bool:
@@ -49,7 +53,7 @@ class Operations(NamedTuple):
         For lists of what needs care (payments): letter case and a trailing slash, which some
         servers ignore, make no difference.
         """
-        return self._has(method) and _matches(self.lenient, _segments(path))
+        return self._has(method) and _matches(self.lenient, _segments(path.lower()))
 
     def _has(self, method: str) -> bool:
         return method in self.methods or "*" in self.methods
@@ -60,23 +64,37 @@ def _segments(path: str) -> list[str]:
     return path.removesuffix("/").split("/")[1:]
 
 
-def _segment(segment: str, flags: int = 0) -> re.Pattern[str] | None:
-    if segment == "**":
-        return None
-    regex = ".*".join(re.escape(part) for part in segment.split("*"))
-    return re.compile(regex, flags | re.DOTALL)
+def _segment(segment: str) -> tuple[str, ...] | None:
+    return None if segment == "**" else tuple(segment.split("*"))
 
 
-def _matches(pattern: tuple[re.Pattern[str] | None, ...], segments: list[str]) -> bool:
+def _is_like(wanted: tuple[str, ...], segment: str) -> bool:
+    """Match one segment: the parts between its `*`s, each as early as it comes. Linear."""
+    if len(wanted) == 1:
+        return segment == wanted[0]
+    first, *middle, last = wanted
+    if not segment.startswith(first):
+        return False
+    at = len(first)
+    for part in middle:
+        found = segment.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return len(segment) - at >= len(last) and segment.endswith(last)
+
+
+def _matches(pattern: Segments, segments: list[str]) -> bool:
     """Match segment by segment, coming back to the last `**` only: no path makes this explode."""
     at = here = 0
     resume: tuple[int, int] | None = None
     while here < len(segments):
-        wanted = pattern[at] if at < len(pattern) else _NOTHING
-        if wanted is None:
+        more = at < len(pattern)
+        wanted = pattern[at] if more else None
+        if more and wanted is None:
             resume = (at, here)
             at += 1
-        elif wanted.fullmatch(segments[here]):
+        elif wanted is not None and _is_like(wanted, segments[here]):
             at += 1
             here += 1
         elif resume is not None:
@@ -85,9 +103,6 @@ def _matches(pattern: tuple[re.Pattern[str] | None, ...], segments: list[str]) -
         else:
             return False
     return all(each is None for each in pattern[at:])
-
-
-_NOTHING = re.compile(r"(?!)")
 
 
 T = TypeVar("T")

@@ -59,13 +59,11 @@ def _understood(raw_path: str) -> str:
         path = unquote_to_bytes(raw_path).decode()
     except UnicodeDecodeError:
         raise bad_request("The path's percent-encoding is not UTF-8.") from None
-    if "\\" in path or _CONTROL.search(path) or _ESCAPE.search(path):
-        raise bad_request("The path holds an encoded '\\', control character or '%XX'.")
+    if set(path) & {"\\", ";"} or _CONTROL.search(path) or _ESCAPE.search(path):
+        raise bad_request("The path holds an encoded '\\', ';', control character or '%XX'.")
     segments = path.split("/")[1:]
     if "" in segments[:-1]:
         raise bad_request("The path holds an empty segment: it could be read two ways.")
-    # Some servers cut a segment at its first ';', an encoded one too.
-    names = [segment.partition(";")[0] for segment in segments if segment]
-    if any(not name.strip(". ") for name in names):
+    if any(segment and not segment.strip(". ") for segment in segments):
         raise bad_request("The path holds a '.' or '..' segment: it could be read two ways.")
     return path

@@ -271,6 +271,8 @@ class Wire:
 
     async def send(self, *pieces: bytes) -> None:
         """Send, and wait until the peer has taken nearly all."""
+        if self.writer.is_closing():
+            raise ConnectionResetError  # as asyncio's `drain`; uvloop's `write` has its own error
         self.writer.write(b"".join(pieces))
         await self.writer.drain()
 

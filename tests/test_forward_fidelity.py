@@ -174,6 +174,7 @@ async def test_no_cookie_is_kept() -> None:
         ("/base", {}, "/base", "/"),
         ("/base", {}, "/base?x=1", "/?x=1"),
         ("/base", {}, "/basement/a", "/basement/a"),
+        ("/base", {}, "/base//evil.example/x", "/base//evil.example/x"),
         ("/base", {}, "http://UP/elsewhere", "http://UP/elsewhere"),
         ("", {"prefix": "/p", "strip_prefix": True}, "/a", "/p/a"),
         ("", {"prefix": "/p", "strip_prefix": True}, "http://UP/a", "http://localhost/p/a"),

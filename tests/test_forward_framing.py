@@ -27,7 +27,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 async def test_an_answer_to_head_keeps_its_length_and_has_no_body() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"
     async with (
-        ScriptedUpstream([head, answer(b"next")]) as upstream,
+        ScriptedUpstream([head, answer(b"next")], [answer(b"next")]) as upstream,
         plain_proxy(upstream.url) as proxy,
         raw_client(proxy.plain) as client,
     ):
@@ -48,7 +48,7 @@ async def test_an_answer_to_head_keeps_its_length_and_has_no_body() -> None:
 )
 async def test_an_answer_without_a_body_ends_with_its_head(head: bytes) -> None:
     async with (
-        ScriptedUpstream([head, answer(b"next")]) as upstream,
+        ScriptedUpstream([head, answer(b"next")], [answer(b"next")]) as upstream,
         plain_proxy(upstream.url) as proxy,
         raw_client(proxy.plain) as client,
     ):

@@ -58,6 +58,7 @@ def test_what_is_sent_is_what_was_spelled(raw: str) -> None:
         "/a/..",
         "/a/..;/admin",
         "/a/..%3b/admin",
+        "/pay%3Bx",
         "/a/..%3Bx=y/admin",
         "/a;x=y/b",
         "/a%00",
@@ -104,7 +105,6 @@ def test_what_could_be_read_two_ways_is_refused(raw: str) -> None:
         ("/n/%C3%A9%20x", "/n/é x"),
         ("/n/100%25", "/n/100%"),
         ("/n/a%2Cb", "/n/a,b"),
-        ("/n/a%3bb", "/n/a;b"),
         ("/a?b=%2F..%2f&c=%zz&d=//;", "/a"),
     ],
 )

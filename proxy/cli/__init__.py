@@ -9,12 +9,12 @@ Messages for people go to stderr.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy import __version__
+from proxy.process import leave_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _module(args.command).run(args)
     except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_stdout()  # whoever read the output has gone, as `head` does
         return 1
 
 

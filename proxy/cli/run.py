@@ -16,7 +16,7 @@ from proxy.tls import TlsError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,11 @@ def run(args: argparse.Namespace) -> int:
         return 2
     process.set_up_logging(settings.log.level)
     process.raise_descriptor_limit(settings.limits.connections)
-    return process.run(_serve(args.config, settings))
+    writer = process.StdoutWriter()
+    try:
+        return process.run(_serve(args.config, settings, writer.write))
+    finally:
+        writer.close()
 
 
 def _read(path: Path) -> config.Settings:
@@ -46,8 +50,8 @@ def _read(path: Path) -> config.Settings:
     return settings
 
 
-async def _serve(path: Path, settings: config.Settings) -> int:
-    app = App(settings, clock=SystemClock(), write=process.write_stdout)
+async def _serve(path: Path, settings: config.Settings, write: Callable[[str], None]) -> int:
+    app = App(settings, clock=SystemClock(), write=write)
     process.handle_signals(app, reload=lambda: _reload(path, app))
     try:
         await app.start()

@@ -14,6 +14,7 @@ from proxy.config.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
 _PORTS = {"eka": 8180, "eko": 8280, "admin": 8190}
 
@@ -28,12 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     process.set_up_logging("info")
-    return process.run(_stand_ins_alone() if args.upstreams_only else _sandbox())
+    if args.upstreams_only:
+        return process.run(_stand_ins_alone())
+    writer = process.StdoutWriter()
+    try:
+        return process.run(_sandbox(writer.write))
+    finally:
+        writer.close()
 
 
-async def _sandbox() -> int:
+async def _sandbox(write: Callable[[str], None]) -> int:
     async with _stand_ins() as stand_ins:
-        app = await _start(stand_ins)
+        app = await _start(stand_ins, write)
         print(guide(app.addresses(), stand_ins), file=sys.stderr, flush=True)
         await app.run()
     return 0
@@ -54,18 +61,20 @@ def _stand_ins() -> sandbox.StandIns:
     return sandbox.StandIns(eka_port=8181, eko_port=8281, storage_port=8381, fallback=True)
 
 
-async def _start(stand_ins: sandbox.StandIns) -> App:
+async def _start(stand_ins: sandbox.StandIns, write: Callable[[str], None]) -> App:
     """Start on the usual ports, or on free ones if one of those is taken."""
     try:
-        return await _start_on(stand_ins, _PORTS)
+        return await _start_on(stand_ins, _PORTS, write)
     except OSError as error:
         print(f"{error.strerror}; taking free ports instead", file=sys.stderr)
-        return await _start_on(stand_ins, dict.fromkeys(_PORTS, 0))
+        return await _start_on(stand_ins, dict.fromkeys(_PORTS, 0), write)
 
 
-async def _start_on(stand_ins: sandbox.StandIns, ports: dict[str, int]) -> App:
+async def _start_on(
+    stand_ins: sandbox.StandIns, ports: dict[str, int], write: Callable[[str], None]
+) -> App:
     settings = Settings.model_validate(configuration(stand_ins, ports))
-    app = App(settings, clock=SystemClock(), write=process.write_stdout)
+    app = App(settings, clock=SystemClock(), write=write)
     process.handle_signals(app)
     await app.start()
     return app

@@ -127,7 +127,9 @@ class EkaTokens(Credential):
         return await self._slot(outgoing.read.get(WORKSPACE_FIELD, b"")).replace(refused)
 
     def local_answer(self, method: str, path: str) -> bytes | None:
-        if method == "POST" and path in (eka.LOGIN, eka.REFRESH, eka.REFRESH_V1):
+        # In whatever spelling an upstream might accept: a caller's dummy credentials must not be
+        # tried at the vendor, nor the vendor's tokens handed to a caller.
+        if method == "POST" and path.lower().rstrip("/ ") in eka.TOKEN_PATHS:
             return synthetic_answer(self._tools.clock.wall_ms() // 1000)
         return None
 

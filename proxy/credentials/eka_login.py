@@ -62,17 +62,20 @@ class EkaLogin:
     async def fetch(self, before: Token | None) -> Token:
         """Refresh `before`, or log in where that is refused; FetchError if neither works."""
         if before is not None and before.refresh is not None:
-            token = await self._refresh(before, before.refresh)
+            try:
+                token = await self._refresh(before, before.refresh)
+            except FetchError:
+                # Tried again later, for as long as the token is valid; after that, a login it is.
+                if self._clock.now() < before.expires_at:
+                    raise
+                token = None
             if token is not None:
                 return token
         started, answer = await self._post("login", eka.LOGIN, self._body, {})
         return self._token("login", started, answer)
 
     async def _refresh(self, before: Token, refresh_token: str) -> Token | None:
-        """Refresh by v2, by v1 where v2 is not there; None means log in.
-
-        A refresh that fails for now is tried again later, for as long as `before` is valid.
-        """
+        """Refresh by v2, by v1 where v2 is not there; None where that is refused."""
         body = {"refresh_token": refresh_token, "access_token": before.value}
         headers = {
             "Authorization": f"Bearer {before.value}",
@@ -81,9 +84,7 @@ class EkaLogin:
         started, answer = await self._post("refresh", eka.REFRESH, body, headers)
         if answer.status in _REFRESH_NOT_THERE:
             started, answer = await self._post("refresh_v1", eka.REFRESH_V1, body, {})
-        outcome = _outcome(answer.status)
-        expired = before.expires_at <= self._clock.now()
-        if outcome == "refused" or (outcome == "failed" and expired):
+        if _outcome(answer.status) == "refused":
             return None
         return self._token("refresh", started, answer)
 

@@ -138,6 +138,7 @@ class EkoSignatures(Credential):
         self._financial = eko.FINANCIAL if settings.financial is None else settings.financial
         self._defaults = {"user_code": settings.user_code} if settings.user_code else {}
         headers = {f.header for r in self._rules for f in r.fields if isinstance(f, HeaderField)}
+        headers.add(AADHAAR_HEADER.header)  # a number that must not travel, whatever the rules
         self.owned = eko.SIGNATURE_FIELDS
         self.consumed = frozenset(map(fold, headers))
         self.catalogue = eko.CATALOGUE
@@ -205,7 +206,12 @@ class EkoSignatures(Credential):
     def _signed(self, rule: HashRule, outgoing: Outgoing) -> bytes | None:
         """Join the fields' literal text; None where an optional rule lacks one."""
         wanted = [f for f in rule.fields if isinstance(f, str)]
-        found = self._defaults | literal_fields(outgoing, wanted)
+        try:
+            found = self._defaults | literal_fields(outgoing, wanted)
+        except ProxyError as error:
+            if rule.optional and error.code == "signing_input_missing":
+                return None
+            raise
         parts = []
         for field in rule.fields:
             text = _field_text(field, found, outgoing)

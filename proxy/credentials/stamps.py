@@ -25,7 +25,7 @@ class Stamps:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last = 0
-        self._read = 0  # the latest reading of the clock
+        self._read = 0  # the highest reading of the clock since it was last set back
 
     async def next(self) -> int:
         """Return milliseconds since the epoch, never twice the same, waiting if need be."""
@@ -33,7 +33,7 @@ class Stamps:
             now = self._clock.wall_ms()
             if now < self._read - AHEAD_AT_MOST:
                 self._clock_set_back(now)
-            self._read = now
+            self._read = max(self._read, now)
             stamp = self._last = max(now, self._last + 1)
             ahead = stamp - now - AHEAD_AT_MOST
             if ahead <= 0:
@@ -51,6 +51,7 @@ class Stamps:
         """
         logger.warning("the clock was set back by %d s", (self._read - now) // 1000)
         self._last = 0
+        self._read = now
 
 
 class ClockStamps(Stamps):

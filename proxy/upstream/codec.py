@@ -180,7 +180,8 @@ class ResponseReader:
         if self._bodiless or status in _BODILESS:
             # llhttp would wait for the body that the fields announce: it is not used again.
             self.complete = True
-            self.keep_alive = parser.should_keep_alive()  # type: ignore[union-attr]  # as above
+            # Nor is a connection on which a faulty upstream might send that body all the same.
+            self.keep_alive = not (length or chunked) and parser.should_keep_alive()  # type: ignore[union-attr]  # as above
             self._parser = None
         else:
             self._until_close = length is None and not chunked

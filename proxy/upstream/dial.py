@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import aiohappyeyeballs
 
 from proxy import tls
+from proxy.addresses import is_proxy_url
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -36,10 +37,14 @@ class Via(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Via:
-        """Read `http://[user:password@]host:port`; ValueError if it is something else."""
+        """Read `http://[user:password@]host:port`; ProxyError if it is something else."""
+        if not is_proxy_url(url):
+            raise ProxyError(
+                "upstream_unreachable",
+                "The route's via is not http://[user:password@]host:port. Nothing was sent.",
+            )
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError("expected http://[user:password@]host:port")
+        assert parts.hostname is not None  # noqa: S101 - as just checked
         authorization = b""
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()

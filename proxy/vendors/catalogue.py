@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _END = "/"  # cannot be a segment
 _ANY = "{}"
+_SEGMENTS_AT_MOST = 32
 
 
 class Catalogue:
@@ -38,7 +39,9 @@ class Catalogue:
 
     def template(self, path: str) -> str:
         """Return the template of a path (percent-decoded), with the unknown parts masked."""
-        segments = path.split("/")[1:]
+        segments = path.split("/", _SEGMENTS_AT_MOST + 1)[1:]
+        if len(segments) > _SEGMENTS_AT_MOST:
+            return "/{}"  # nobody's operation: a log line need not be as long
         found = _walk(self._root, segments, 0)
         if found is not None:
             return found

@@ -13,6 +13,7 @@ ORIGINS: Final = "https://*.eka.care"
 LOGIN: Final = "/connect-auth/v1/account/login"
 REFRESH: Final = "/connect-auth/v1/account/refresh-token"
 REFRESH_V1: Final = "/connect-auth/v1/account/refresh"
+TOKEN_PATHS: Final = frozenset({LOGIN, REFRESH, REFRESH_V1})
 # `jwt-payload` is an identity header internal to Eka's gateway: no caller's copy may pass.
 GATEWAY_FIELDS: Final = frozenset({"jwt-payload"})
 TOKEN_FIELDS: Final = frozenset({"authorization", "auth"}) | GATEWAY_FIELDS

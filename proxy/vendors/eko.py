@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from typing import TYPE_CHECKING, Final, Literal
 
 from proxy.routing import Operations
@@ -23,6 +24,8 @@ SIGNATURE_FIELDS: Final = frozenset(
 # Wrong developer_key, wrong secret-key, stale or used timestamp, not milliseconds, field missing.
 _REFUSALS: Final = frozenset({2483, 2484, 2485, 2486, 2487})
 
+_GZIP = b"\x1f\x8b"
+_ENVELOPE_AT_MOST = 64 * 1024  # bytes
 _BASES = ("/ekoapi/v3", "/ekoicici/v3")
 # v1 and v2 have no published list. These are the calls known to move money there, and the paths
 # that their documentation shows, so that logs have a template.
@@ -56,8 +59,10 @@ def is_origin(origin: Origin, environment: Environment) -> bool:
 def is_refusal(answer: bytes) -> bool:
     """Tell whether the body of a 401 says that the request was refused at the door (2483-2487)."""
     try:
+        if answer.startswith(_GZIP):  # the caller may have asked for a compressed answer
+            answer = zlib.decompressobj(wbits=31).decompress(answer, _ENVELOPE_AT_MOST)
         envelope = json.loads(answer)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, zlib.error):
         return False
     number = envelope.get("status") if isinstance(envelope, dict) else None
     return isinstance(number, int) and number in _REFUSALS

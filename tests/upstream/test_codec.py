@@ -139,15 +139,15 @@ GOOD = {
     ),
     "204 that announces a body": (
         b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-        Read(204, b"No Content", (), b"", complete=True, keep_alive=True),
+        Read(204, b"No Content", (), b"", complete=True, keep_alive=False),
     ),
     "304 that announces a body": (
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-        Read(304, b"Not Modified", (), b"", complete=True, keep_alive=True),
+        Read(304, b"Not Modified", (), b"", complete=True, keep_alive=False),
     ),
     "304 that announces chunks": (
         b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
-        Read(304, b"Not Modified", (), b"", complete=True, keep_alive=True),
+        Read(304, b"Not Modified", (), b"", complete=True, keep_alive=False),
     ),
     "interim answers first": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Length: 9\r\n"
@@ -184,7 +184,8 @@ def test_an_answer_is_read_the_same_wherever_it_is_cut(data: bytes, expected: Re
 @pytest.mark.parametrize("data", TO_HEAD.values(), ids=TO_HEAD.keys())
 def test_an_answer_to_head_has_no_body_whatever_it_announces(data: bytes) -> None:
     for pieces in cuts(data):
-        expected = Read(200, b"OK", (b"X: y\r\n",), b"", complete=True, keep_alive=True)
+        # A faulty upstream might send the body all the same, so the connection is not used again.
+        expected = Read(200, b"OK", (b"X: y\r\n",), b"", complete=True, keep_alive=False)
         assert read(*pieces, bodiless=True) == expected
 
 
@@ -389,7 +390,6 @@ def test_one_reader_reads_many_answers() -> None:
         for data in TO_HEAD.values():
             reader.expect(bodiless=True)
             assert read_with(reader, data).complete
-            assert reader.keep_alive
 
 
 def test_nothing_of_one_answer_is_left_for_the_next() -> None:

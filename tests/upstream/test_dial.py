@@ -18,7 +18,14 @@ from proxy.model import Tls
 from proxy.secrets import Secret
 from proxy.tls import TlsError
 from proxy.upstream.dial import Dialer, Via
-from tests.support import ScriptedUpstream, answer, ask, plain_proxy
+from tests.support import (
+    ScriptedUpstream,
+    answer,
+    ask,
+    plain_proxy,
+    raw_client,
+    request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,7 +136,11 @@ def pair(authority: Authority) -> tuple[str, str]:
 
 @asynccontextmanager
 async def tls_server(
-    pair: tuple[str, str], *, version: ssl.TLSVersion | None = None, client_ca: str | None = None
+    pair: tuple[str, str],
+    *,
+    version: ssl.TLSVersion | None = None,
+    client_ca: str | None = None,
+    says: bytes | None = None,
 ) -> AsyncIterator[int]:
     """Answer every request over TLS; yield the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
@@ -144,7 +155,7 @@ async def tls_server(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer(b"over TLS", "Connection: close"))
+            writer.write(says or answer(b"over TLS", "Connection: close"))
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
@@ -163,6 +174,29 @@ async def test_an_upstream_is_reached_over_tls_by_an_authority_of_ones_own(
         tls = {"routes": {"plain": {"tls": {"ca": authority.ca}}}}
         async with plain_proxy(f"https://localhost:{port}", tls) as proxy:
             assert (await ask(proxy.plain, "GET", "/")).body == b"over TLS"
+
+
+async def test_over_tls_an_answer_whose_end_nothing_announced_is_broken_off(
+    authority: Authority, pair: tuple[str, str]
+) -> None:
+    unannounced = b'HTTP/1.1 200 OK\r\n\r\n{"data": [1, 2'
+    async with tls_server(pair, says=unannounced) as port:
+        tls = {"routes": {"plain": {"tls": {"ca": authority.ca}}}}
+        async with (
+            plain_proxy(f"https://localhost:{port}", tls) as proxy,
+            raw_client(proxy.plain) as client,
+        ):
+            await client.send(request("GET", "/"))
+            got = await client.rest()
+            assert not got.endswith(b"0\r\n\r\n")
+            assert proxy.lines()[-1]["code"] == "upstream_closed"
+
+
+async def test_a_via_that_is_no_proxys_url_is_told_without_its_password() -> None:
+    via = Secret.literal("http://user:S3CRET#PW@host:1")
+    error = await refusal(Dialer(parse_origin("https://vendor.example"), Tls(), via))
+    assert "via" in error.detail
+    assert "S3CRET" not in error.detail
 
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(pair: tuple[str, str]) -> None:

@@ -106,7 +106,7 @@ def test_older_calls_of_eko_are_masked_too(path: str, shown: str) -> None:
 
 def test_a_path_made_to_explode_does_not() -> None:
     deep = "/dr/v1/" + "patient/" * 50_000
-    assert eka.CATALOGUE.template(deep).startswith("/dr/v1/patient/patient/")
+    assert eka.CATALOGUE.template(deep) == "/{}"
 
 
 def test_an_empty_catalogue_masks_everything() -> None:
