@@ -264,37 +264,12 @@ class App:
         """Say what keeps the proxy from being ready."""
         if self._stopping.is_set():
             return {"proxy": "it is draining"}
-        found = {name: each.trouble() for name, each in self._current.credentials.items()}
-        return {f"credential {name}": why for name, why in found.items() if why is not None}
+        return self._current.troubles()
 
     def status(self) -> dict[str, Any]:
         """Describe the proxy in plain values, none of them secret."""
-        totals = self._metrics.totals()
-        return {
-            "version": __version__,
-            "routes": [
-                {
-                    "name": name,
-                    "listen": self._at(name, settings).url,
-                    "prefix": settings.prefix,
-                    "upstream": settings.upstream.root + settings.upstream.base_path,
-                    "credential": settings.credential,
-                    "in_flight": self._current.routes[name].in_flight,
-                    "upstream_connections": self._current.routes[name].pool.counts(),
-                    **totals.get(name, {"requests": 0, "errors": 0}),
-                }
-                for name, settings in self._current.settings.routes.items()
-            ],
-            "credentials": [
-                {
-                    "name": name,
-                    "kind": credential.kind,
-                    "token_expires_in": _rounded(credential.token_expires_in()),
-                    "trouble": credential.trouble(),
-                }
-                for name, credential in self._current.credentials.items()
-            ],
-        }
+        urls, totals = self.addresses()["listeners"], self._metrics.totals()
+        return {"version": __version__, **self._current.describe(urls, totals)}
 
     def metrics_text(self) -> bytes:
         """Write all metrics in Prometheus's text format."""
@@ -343,7 +318,3 @@ async def _start(listener: Listener, key: str, socket_mode: int) -> None:
         raise OSError(
             error.errno or 0, f"{key}: cannot listen on {listener.listen}: {why}"
         ) from None
-
-
-def _rounded(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import credentials
 from proxy.credentials import Passthrough
@@ -14,6 +14,8 @@ from proxy.upstream.pool import Pool
 from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.addresses import Listen
     from proxy.clock import Clock
     from proxy.config.settings import Route as RouteSettings
@@ -64,6 +66,42 @@ class Generation(NamedTuple):
     def in_flight(self) -> int:
         """Count the requests that are being served."""
         return sum(route.in_flight for route in self.routes.values())
+
+    def troubles(self) -> dict[str, str]:
+        """Say which credentials cannot authorise requests just now, and why."""
+        found = {name: each.trouble() for name, each in self.credentials.items()}
+        return {f"credential {name}": why for name, why in found.items() if why is not None}
+
+    def describe(
+        self, urls: Mapping[str, str], totals: Mapping[str, Mapping[str, int]]
+    ) -> dict[str, Any]:
+        """Describe routes and credentials in plain values, none of them secret.
+
+        `urls` and `totals` are by route: where it listens, and what it has counted.
+        """
+        routes = [
+            {
+                "name": name,
+                "listen": urls[name],
+                "prefix": settings.prefix,
+                "upstream": str(settings.upstream),
+                "credential": settings.credential,
+                "in_flight": self.routes[name].in_flight,
+                "upstream_connections": self.routes[name].pool.counts(),
+                **totals.get(name, {"requests": 0, "errors": 0}),
+            }
+            for name, settings in self.settings.routes.items()
+        ]
+        credentials = [
+            {
+                "name": name,
+                "kind": credential.kind,
+                "token_expires_in": _rounded(credential.token_expires_in()),
+                "trouble": credential.trouble(),
+            }
+            for name, credential in self.credentials.items()
+        ]
+        return {"routes": routes, "credentials": credentials}
 
     def sweep(self, now: float) -> None:
         """See to deadlines; `now` is the clock's."""
@@ -144,3 +182,7 @@ def _route(
         allow=settings.allow,
         max_body=settings.max_body,
     )
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
