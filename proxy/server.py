@@ -10,7 +10,7 @@ import struct
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -74,9 +74,9 @@ class CallerConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the caller, or turn it away at the limit."""
         if not self._listener.admit(self):
-            assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream socket
-            transport.write(_overloaded())
-            transport.close()
+            refused = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+            refused.write(_overloaded())
+            refused.close()
             self.force_close()
             return
         self.caller = _peer(transport)
