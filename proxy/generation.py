@@ -137,8 +137,11 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
     dialers = await asyncio.to_thread(
         lambda: {name: _dialer(route) for name, route in settings.routes.items()}
     )
+    used = {route.credential for route in settings.routes.values()}  # no login for the others
     built = {
-        name: credentials.build(name, each, tools) for name, each in settings.credentials.items()
+        name: credentials.build(name, each, tools)
+        for name, each in settings.credentials.items()
+        if name in used
     }
     routes = {
         name: _route(name, route, _credential(name, settings, built), dialers[name], tools.clock)

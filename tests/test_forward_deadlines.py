@@ -6,7 +6,8 @@ Time is moved by `let_deadlines_pass`: an hour, as the sweep sees it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from proxy.sandbox import Fault, StandIns
 from tests.support import (
@@ -34,6 +35,16 @@ def is_free(proxy: Proxy | Running, route: str) -> bool:
     return not served.in_flight and not served.pool.counts()["active"]
 
 
+def is_waited_for(proxy: Proxy | Running, route: str) -> bool:
+    """Whether the proxy waits for more of a caller's body, or for it to take more."""
+    exchanges: set[Any] = proxy.app._current.routes[route].exchanges
+    return any(
+        min(each.caller.waiting_since, each._body.waiting_since if each._body else math.inf)
+        < math.inf
+        for each in exchanges
+    )
+
+
 async def test_an_upload_that_stalls_is_broken_off_on_both_sides() -> None:
     async with (
         ScriptedUpstream(take_everything) as upstream,
@@ -44,6 +55,7 @@ async def test_an_upload_that_stalls_is_broken_off_on_both_sides() -> None:
         await client.send(b"half")
         await until(lambda: upstream.connections)
         await until(lambda: proxy.route("plain").pool.counts()["active"])
+        await until(lambda: is_waited_for(proxy, "plain"))
         proxy.let_deadlines_pass()
         assert await client.rest() == b""  # a 4xx would deny that something was sent
         await until(lambda: is_free(proxy, "plain"))
@@ -56,7 +68,7 @@ async def test_a_body_to_sign_that_stalls_is_refused_and_nothing_was_sent(front:
         await client.send(request("POST", PAYBILL, head))
         await client.send(b'{"amount": ')
         await until(lambda: front.app._current.routes["eko"].in_flight)
-        await until(lambda: front.app._budget.kept)
+        await until(lambda: front.app._budget.kept and is_waited_for(front, "eko"))
         front.let_deadlines_pass()
         got = await client.answer()
         assert (got.status, got.get("X-Ekeko-Error")) == (400, "bad_request")
@@ -71,6 +83,7 @@ async def test_a_payment_whose_upload_stalls_has_an_unknown_outcome(front: Runni
         await client.send(request("POST", "/ekoapi/v3/customer/payment/dmt-fino", head))
         await client.send(body)
         await until(lambda: front.app._current.routes["eko"].pool.counts()["active"])
+        await until(lambda: is_waited_for(front, "eko"))
         front.let_deadlines_pass()
         got = await client.answer()
         assert (got.status, got.get("X-Ekeko-Error")) == (502, "outcome_unknown")
@@ -91,8 +104,7 @@ async def test_a_caller_that_reads_nothing_is_let_go() -> None:
     ):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket
         await client.send(request("GET", "/"))
-        route = proxy.route("plain")
-        await until(lambda: any(each.caller.waiting_since < 1e12 for each in route.exchanges))  # type: ignore[attr-defined]
+        await until(lambda: is_waited_for(proxy, "plain"))
         proxy.let_deadlines_pass()
         await until(lambda: is_free(proxy, "plain"))
 
