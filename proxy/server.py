@@ -148,7 +148,7 @@ class CallerConnection(web.RequestHandler):
 class Listener(web.Server):
     """One listening address and the connections that came by it.
 
-    `at_most` bounds the connections, `header_timeout` the seconds that a head may take to come.
+    `room` bounds the connections, `header_timeout` the seconds that a head may take to come.
     """
 
     def __init__(
