@@ -97,7 +97,8 @@ class TokenSlot:
         self._fetching: asyncio.Task[Token] | None = None
         self._failure: FetchError | None = None
         self._failures = 0
-        self._retry_at = 0.0
+        self._retry_at = 0.0  # for renewals
+        self._refuse_until = 0.0  # for callers
         self._forced_at = clock.now() - _FORCED_BURST * _FORCED_EVERY
 
     async def get(self) -> Token:
@@ -137,7 +138,8 @@ class TokenSlot:
         self._forgive()
 
     def _forgive(self) -> None:
-        self._failures, self._retry_at, self._failure = 0, 0.0, None
+        self._failures, self._failure = 0, None
+        self._retry_at = self._refuse_until = 0.0
 
     def expires_in(self) -> float | None:
         """Seconds that the token is still valid, None if there is none."""
@@ -161,7 +163,7 @@ class TokenSlot:
         self._used = True
         fetching = self._fetching
         if fetching is None:
-            if self._failure is not None and self._clock.now() < self._retry_at:
+            if self._failure is not None and self._clock.now() < self._refuse_until:
                 raise self._unavailable(self._failure)
             fetching = self._start_fetch()
         try:
@@ -212,6 +214,10 @@ class TokenSlot:
         self._failures += 1
         self._failure = failure
         self._retry_at = self._clock.now() + wait
+        if self.expires_in() is None:
+            # A renewal that failed in time is another matter: once the token is over, a caller's
+            # fetch may log in where the renewal could only refresh.
+            self._refuse_until = self._retry_at
         logger.warning("%s; next try in %.1f s", failure.detail, wait)
 
     def _may_force(self) -> bool:

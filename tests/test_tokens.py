@@ -619,3 +619,26 @@ async def test_other_secrets_reach_a_keys_slot_and_an_unknown_key_is_no_matter(
     store.fetch_with("b", other.fetch)
     await slot.get()
     assert (vendor.fetches, other.fetches) == (0, 1)
+
+
+async def test_a_renewal_that_failed_in_time_does_not_refuse_the_fetch_that_follows_expiry(
+    manual_clock: ManualClock,
+) -> None:
+    fetches = 0
+
+    async def fetch(before: Token | None) -> Token:
+        nonlocal fetches
+        fetches += 1
+        if before is not None and manual_clock.now() < before.expires_at:
+            raise FetchError("the refresh is broken", retry_after=3600)
+        return Token(f"t{fetches}", b"", obtained_at=manual_clock.now(), lifetime=10)
+
+    slot = TokenSlot(fetch, manual_clock, warm=True)
+    assert (await slot.get()).value == "t1"
+    await manual_clock.advance(9)
+    slot.tick()
+    await settle()
+    assert fetches == 2
+    assert (await slot.get()).value == "t1"
+    await manual_clock.advance(2)
+    assert (await slot.get()).value == "t3"
