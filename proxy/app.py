@@ -131,7 +131,6 @@ class App:
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
             self._listeners[at].header_timeout = settings.limits.header_timeout
-        await self._set_socket_modes(settings)
         before, self._admin = self._admin, admin
         if before is not None and before is not admin:
             await before[1].close()
@@ -161,6 +160,7 @@ class App:
                     listener = self._listener(route.listen, forwarder, new.settings)
                     await _start(listener, f"routes.{name}.listen", int(route.socket_mode, 8))
                     fresh[at] = listener
+            await self._set_socket_modes(new.settings)
             admin = await self._open_admin(new)
         except BaseException:
             for listener in fresh.values():
