@@ -198,14 +198,14 @@ class Exchange:
 
     async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
         method, credential = self._request.method, route.credential
-        answer = credential.local_answer(method, route.base_path + target.path)
+        path = route.base_path + target.path
+        answer = credential.local_answer(method, path)
         if answer is not None:
             self._answer_locally(answer)
             return
         if not route.allows(method, target.path):
             raise ProxyError("not_allowed", f"The route '{route.name}' does not allow this call.")
         body = self._body = self._read_framing(route, fields.read)
-        path = route.base_path + target.path
         signed = await body.read_whole() if credential.needs_body(method, path) else None
         sending = self._sending = Sending(
             route,
@@ -218,8 +218,14 @@ class Exchange:
         )
         reply = await sending.reply()
         self._status = reply.head.status
-        lines = [b"X-Request-Id: %b\r\n" % self._request_id.encode(), *self._cors]
-        relay = Relay(route, self.caller, self._request.method, fields.read["host"], lines)
+        relay = Relay(
+            route,
+            self.caller,
+            method=method,
+            host=fields.read["host"],
+            request_id=self._request_id,
+            cors=self._cors,
+        )
         await relay.send(reply, sending)
 
     def _read_framing(self, route: Route, read: dict[str, bytes]) -> RequestBody:

@@ -15,19 +15,28 @@ _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
 class Relay:
-    """Passes one answer on: its fields in their order, `lines` behind them, its body as it comes.
+    """Passes one answer on: its fields in their order, ours behind them, its body as it comes.
 
-    `host` is the name by which the caller called, for a Location that leads back here.
+    `host` is the name by which the caller called, for a Location that leads back here; `cors`
+    are the lines that a browser needs, in place of the upstream's.
     """
 
     def __init__(
-        self, route: Route, caller: Caller, method: str, host: bytes, lines: list[bytes]
+        self,
+        route: Route,
+        caller: Caller,
+        *,
+        method: str,
+        host: bytes,
+        request_id: str,
+        cors: list[bytes],
     ) -> None:
         self._route = route
         self._caller = caller
         self._method = method
         self._host = host
-        self._lines = lines
+        self._request_id = request_id
+        self._cors = cors
 
     async def send(self, reply: Reply, sending: Sending) -> None:
         """Send the answer, and give its connection back."""
@@ -68,10 +77,11 @@ class Relay:
         lines = self._relocated(head)
         if head.status == _NO_CONTENT and head.length is not None:
             lines = _without(lines, b"content-length:")  # RFC 9110, 8.6
-        if any(_is(line, b"access-control-") for line in self._lines):
+        if self._cors:
             lines = _without(lines, b"access-control-")
+        lines = [*lines, b"X-Request-Id: %b\r\n" % self._request_id.encode(), *self._cors]
         framed = self._is_bodiless(head) or head.length is not None
-        return self._caller.head(head.status, head.reason, [*lines, *self._lines], framed=framed)
+        return self._caller.head(head.status, head.reason, lines, framed=framed)
 
     def _relocated(self, head: Head) -> list[bytes]:
         """Turn a Location on the upstream's own origin into one on the listener's, in its place."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
 from cachetools import LRUCache
@@ -63,6 +63,10 @@ class Token:
         return f"Token(expires_at={self.expires_at:.0f})"
 
 
+# Gets the token before (None: log in), returns the next; FetchError if there is none.
+Fetch: TypeAlias = "Callable[[Token | None], Coroutine[None, None, Token]]"
+
+
 class FetchError(Exception):
     """No token came. `detail` is for callers; `refused` means that trying again will not help."""
 
@@ -76,14 +80,14 @@ class FetchError(Exception):
 
 
 class TokenSlot:
-    """The place of one token. `fetch` gets the token before (None: log in) and returns the next.
+    """The place of one token.
 
     `warm` slots are renewed for as long as the proxy runs, others while they are used.
     """
 
     def __init__(
         self,
-        fetch: Callable[[Token | None], Coroutine[None, None, Token]],
+        fetch: Fetch,
         clock: Clock,
         *,
         warm: bool = False,
@@ -132,7 +136,7 @@ class TokenSlot:
         if due:
             self._start_fetch()
 
-    def fetch_with(self, fetch: Callable[[Token | None], Coroutine[None, None, Token]]) -> None:
+    def fetch_with(self, fetch: Fetch) -> None:
         """Use other secrets or settings from now on: trying makes sense again."""
         self._fetch = fetch
         self._forgive()
@@ -248,7 +252,7 @@ class TokenStore:
     def slot(
         self,
         key: Hashable,
-        fetch: Callable[[Token | None], Coroutine[None, None, Token]],
+        fetch: Fetch,
         *,
         warm: bool = False,
     ) -> TokenSlot:
@@ -259,9 +263,7 @@ class TokenStore:
             self._all.add(slot)
         return slot
 
-    def fetch_with(
-        self, key: Hashable, fetch: Callable[[Token | None], Coroutine[None, None, Token]]
-    ) -> None:
+    def fetch_with(self, key: Hashable, fetch: Fetch) -> None:
         """Let a key's next fetch go by new secrets or settings, whatever failed before."""
         slot = self._slots.get(key)
         if slot is not None:

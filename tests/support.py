@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from proxy.sandbox import StandIns
 
 
+# A bill payment at Eko, and what says that it is JSON.
+JSON = ("Content-Type", "application/json")
+PAYBILL = "/ekoapi/v2/billpayments/paybill"
+PAYMENT = b'{"utility_acc_no": "151627591", "amount": 50.0, "user_code": "20810200"}'
+
+
 class ManualClock:
     """Time stands still until `advance`, which wakes those who sleep in the order they would."""
 

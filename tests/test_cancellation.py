@@ -17,7 +17,10 @@ from proxy.forward import Forwarder
 from proxy.sandbox import Fault, StandIns
 from proxy.upstream.dial import Dialer
 from tests.support import (
+    JSON,
     PATIENCE,
+    PAYBILL,
+    PAYMENT,
     Broken,
     RawClient,
     ScriptedUpstream,
@@ -39,9 +42,6 @@ if TYPE_CHECKING:
     from proxy.route import Route
     from tests.support import Message, Proxy, Running, UpstreamWire
 
-JSON = ("Content-Type", "application/json")
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
-PAYMENT = b'{"utility_acc_no": "151627591", "amount": 50.0, "user_code": "20810200"}'
 AT_THE_DOOR = '{"response_status_id": 1, "status": 2485, "message": "refused"}'
 CHUNKED = [("Transfer-Encoding", "chunked")]
 PIECE = b"400\r\n" + b"x" * 1024 + b"\r\n"

@@ -15,14 +15,21 @@ from proxy.sandbox import (
     Fault,
     StandIns,
 )
-from tests.support import ScriptedUpstream, answer, ask, plain_proxy, proxy_in_front, until
+from tests.support import (
+    JSON,
+    PAYBILL,
+    PAYMENT,
+    ScriptedUpstream,
+    answer,
+    ask,
+    plain_proxy,
+    proxy_in_front,
+    until,
+)
 
 if TYPE_CHECKING:
     from tests.support import Running
 
-JSON = ("Content-Type", "application/json")
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
-PAYMENT = b'{"utility_acc_no": "151627591", "amount": 50.0, "user_code": "20810200"}'
 LOGINS = ["login", "refresh", "refresh-token"]
 
 

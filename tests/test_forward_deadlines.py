@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.sandbox import Fault, StandIns
 from tests.support import (
+    PAYBILL,
     ScriptedUpstream,
     plain_proxy,
     proxy_in_front,
@@ -21,8 +22,6 @@ from tests.support import (
 
 if TYPE_CHECKING:
     from tests.support import Proxy, Running, UpstreamWire
-
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
 
 
 async def take_everything(wire: UpstreamWire) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from proxy.sandbox import Fault, StandIns
 from tests.support import (
+    JSON,
+    PAYBILL,
     Message,
     ScriptedUpstream,
     answer,
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from proxy.credentials.base import Outgoing
     from tests.support import Running, UpstreamWire
 
-JSON = ("Content-Type", "application/json")
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
 PAYMENT = json.dumps(
     {
         "utility_acc_no": "151627591",

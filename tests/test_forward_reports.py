@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxy.sandbox import Fault, StandIns
-from tests.support import ScriptedUpstream, answer, ask, plain_proxy, proxy_in_front, raw_client
+from tests.support import (
+    JSON,
+    PAYBILL,
+    ScriptedUpstream,
+    answer,
+    ask,
+    plain_proxy,
+    proxy_in_front,
+    raw_client,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support import Running
 
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
-JSON = ("Content-Type", "application/json")
 PAYMENT = json.dumps({"utility_acc_no": "1", "amount": 5, "user_code": "2"}).encode()
 
 
@@ -133,3 +140,15 @@ async def test_a_reload_gives_a_socket_file_its_new_mode(tmp_path: Path) -> None
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o666  # noqa: PTH116
         await proxy.reload({"routes": {"plain": {"socket_mode": "0600"}}})
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600  # noqa: PTH116
+
+
+async def test_a_reload_that_cannot_set_a_sockets_mode_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "plain.sock"
+    unix = {"routes": {"plain": {"listen": f"unix:{path}"}}}
+    async with ScriptedUpstream([]) as upstream, plain_proxy(upstream.url, unix) as proxy:
+        before = proxy.app._current
+        os.unlink(path)  # noqa: PTH108
+        with pytest.raises(FileNotFoundError):
+            await proxy.reload({"routes": {"plain": {"socket_mode": "0660"}}})
+        assert proxy.app._current is before
+        assert proxy.app._retired == []

@@ -11,6 +11,9 @@ import pytest
 
 from proxy.sandbox import SANDBOX_ACCESS_KEY, Fault, StandIns
 from tests.support import (
+    JSON,
+    PAYBILL,
+    PAYMENT,
     Broken,
     ManualClock,
     ScriptedUpstream,
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
     from proxy.sandbox import EkoStandIn
     from tests.support import Message, Running, UpstreamWire
 
-JSON = ("Content-Type", "application/json")
-PAYBILL = "/ekoapi/v2/billpayments/paybill"
-PAYMENT = b'{"utility_acc_no": "151627591", "amount": 50.0, "user_code": "20810200"}'
 UNAUTHORIZED = "401 Unauthorized"
 
 

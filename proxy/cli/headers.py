@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from proxy import config, credentials, process
-from proxy.cli.options import add_config
+from proxy.cli.options import add_config, print_mistakes
 from proxy.clock import SystemClock
 from proxy.credentials.stamps import StampStore
 from proxy.errors import ProxyError
@@ -53,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
     fields = dict(each.partition("=")[::2] for each in args.field)
     process.set_up_logging("error")  # a failure is printed below
     try:
-        settings = config.load(args.config)
-        config.resolve(settings)
+        settings = config.read(args.config)
     except config.ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        print_mistakes(error)
         return 2
     chosen = settings.credentials.get(args.credential)
     if chosen is None:

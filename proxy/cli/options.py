@@ -1,13 +1,16 @@
-"""Arguments that several commands share."""
+"""What several commands share: arguments, and how mistakes are told."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+
+    from proxy.config import ConfigError
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +23,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         default=Path(os.environ.get("EKEKO_CONFIG") or "config.yaml"),
         help="the configuration (default: $EKEKO_CONFIG, else ./config.yaml)",
     )
+
+
+def print_mistakes(error: ConfigError) -> None:
+    """Print every mistake of a configuration, a line each."""
+    for problem in error.problems:
+        print(problem, file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy import config, process
 from proxy.app import App
-from proxy.cli.options import add_config
+from proxy.cli.options import add_config, print_mistakes
 from proxy.clock import SystemClock
 from proxy.secrets import SecretError
 from proxy.tls import TlsError
@@ -30,10 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve: 0 after a drain, 1 if an address cannot be had, 2 for a bad configuration."""
     try:
-        settings = _read(args.config)
+        settings = config.read(args.config)
     except config.ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        print_mistakes(error)
         return 2
     process.set_up_logging(settings.log.level)
     process.raise_descriptor_limit(settings.limits.connections)
@@ -42,12 +41,6 @@ def run(args: argparse.Namespace) -> int:
         return process.run(_serve(args.config, settings, writer.write))
     finally:
         writer.close()
-
-
-def _read(path: Path) -> config.Settings:
-    settings = config.load(path)
-    config.resolve(settings)
-    return settings
 
 
 async def _serve(path: Path, settings: config.Settings, write: Callable[[str], None]) -> int:
@@ -68,7 +61,7 @@ async def _serve(path: Path, settings: config.Settings, write: Callable[[str], N
 async def _reload(path: Path, app: App) -> None:
     """Read the configuration again; a bad one is logged, and the old one stays."""
     try:
-        settings = await asyncio.to_thread(_read, path)
+        settings = await asyncio.to_thread(config.read, path)
         await app.reload(settings)
         process.set_up_logging(settings.log.level)
     except config.ConfigError as error:

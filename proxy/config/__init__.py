@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["ConfigError", "Problem", "Settings", "load", "notes", "resolve", "schema"]
+__all__ = ["ConfigError", "Problem", "Settings", "load", "notes", "read", "resolve", "schema"]
 
 
 def load(path: Path) -> Settings:
@@ -53,6 +53,13 @@ def resolve(settings: Settings) -> None:
     problems = list(_unresolved(settings))
     if problems:
         raise ConfigError(problems)
+
+
+def read(path: Path) -> Settings:
+    """Read a configuration that is to be used here and now, secrets and all; ConfigError."""
+    settings = load(path)
+    resolve(settings)
+    return settings
 
 
 def _unresolved(settings: Settings) -> Iterator[Problem]:
