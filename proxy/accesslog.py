@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from proxy.observe import Event
 
 _FLUSH_AT = 256  # lines
+_PATHS_AT_MOST = 4096
+# Formatting a number costs more than the rest of a line: three digits are looked up.
+_DIGITS = tuple(f"{number:03d}" for number in range(1000))
 
 
 class AccessLog:
@@ -27,6 +30,7 @@ class AccessLog:
         self._lines: list[str] = []
         self._second = -1
         self._stamp = ""
+        self._quoted: dict[str, str] = {}
 
     def exchanged(self, event: Event) -> None:
         """Add a line."""
@@ -51,21 +55,31 @@ class AccessLog:
             self._write("\n".join(lines) + "\n")
 
     def _line(self, event: Event) -> str:
-        # By hand: every text in it is of a kind that needs no escaping, or is escaped here.
-        upstream = "null" if event.upstream is None else f"{event.upstream * 1000:.3f}"
+        # By hand: every text but the path is of a kind that needs no escaping.
+        second, millisecond = divmod(event.started, 1000)
+        if second != self._second:
+            self._second = second
+            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        path = self._quoted.get(event.path) or self._quote(event.path)
+        upstream = "null" if event.upstream is None else _milliseconds(event.upstream)
         code = "null" if event.code is None else f'"{event.code}"'
         return (
-            f'{{"ts": "{self._time(event.started)}", "request_id": "{event.request_id}", '
+            f'{{"ts": "{self._stamp}.{_DIGITS[millisecond]}Z", "request_id": "{event.request_id}", '
             f'"route": "{event.route}", "method": "{event.method}", '
-            f'"path": {json.dumps(event.path)}, "status": {event.status}, "code": {code}, '
-            f'"duration_ms": {event.duration * 1000:.3f}, "upstream_ms": {upstream}, '
+            f'"path": {path}, "status": {event.status}, "code": {code}, '
+            f'"duration_ms": {_milliseconds(event.duration)}, "upstream_ms": {upstream}, '
             f'"bytes_in": {event.bytes_in}, "bytes_out": {event.bytes_out}, '
             f'"caller": "{event.caller}", "attempts": {event.attempts}}}'
         )
 
-    def _time(self, milliseconds: int) -> str:
-        second, fraction = divmod(milliseconds, 1000)
-        if second != self._second:
-            self._second = second
-            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._stamp}.{fraction:03d}Z"
+    def _quote(self, path: str) -> str:
+        """Quote a template once: there are few."""
+        quoted = json.dumps(path)
+        if len(self._quoted) < _PATHS_AT_MOST:
+            self._quoted[path] = quoted
+        return quoted
+
+
+def _milliseconds(seconds: float) -> str:
+    whole, thousandths = divmod(int(seconds * 1e6 + 0.5), 1000)
+    return f"{whole}.{_DIGITS[thousandths]}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from aiohttp.streams import EMPTY_PAYLOAD
+
 from proxy.errors import ProxyError, bad_request
 
 if TYPE_CHECKING:
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
+    from proxy.caller import Caller
+
+_VERSIONS: Final = ((1, 0), (1, 1))
+# More digits are nobody's body, and 2**64 - 1 is what llhttp keeps where there is no length.
+_DIGITS_AT_MOST: Final = 18
 KEEP_AT_MOST: Final = 1024 * 1024  # bytes of one body
 
 
@@ -176,6 +183,45 @@ class RequestBody:
             raise ProxyError(
                 "body_too_large", f"This route's max_body is {self._limit} bytes.", sent=False
             )
+
+
+# What most requests have.
+NO_BODY: Final = RequestBody(EMPTY_PAYLOAD, 0, limit=None, budget=Budget(), now=lambda: 0.0)
+
+
+def read_framing(
+    caller: Caller,
+    read: dict[str, bytes],
+    limit: int | None,
+    budget: Budget,
+    now: Callable[[], float],
+) -> RequestBody:
+    """Read how a request's body is framed; aiohttp's parser has refused what is ambiguous.
+
+    ProxyError: `bad_request`, or `body_too_large` if more than `limit` bytes are announced.
+    """
+    version = caller.version
+    if version not in _VERSIONS:
+        raise bad_request("The request is neither HTTP/1.1 nor HTTP/1.0.")
+    invite = None
+    if "expect" in read and version >= (1, 1):  # RFC 9110, 10.1.1
+        if read["expect"].lower() != b"100-continue":
+            raise bad_request("The only expectation that can be met is 100-continue.")
+        invite = caller.invite_body
+    length: int | None = None
+    if "transfer-encoding" in read:
+        if version < (1, 1):
+            raise bad_request("HTTP/1.0 has no Transfer-Encoding.")
+        if read["transfer-encoding"].lower() != b"chunked":
+            raise bad_request("The only Transfer-Encoding that is understood is 'chunked'.")
+    elif "content-length" in read:
+        announced = read["content-length"]
+        if not announced.isdigit() or len(announced) > _DIGITS_AT_MOST:
+            raise bad_request("The Content-Length is not a plausible number of bytes.")
+        length = int(announced)
+    else:
+        return NO_BODY
+    return RequestBody(caller.content, length, limit=limit, budget=budget, now=now, on_read=invite)
 
 
 async def _read(content: StreamReader) -> bytes:

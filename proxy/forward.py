@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.exchange import Exchange, RequestIds
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from collections.abc import Coroutine
 
     from proxy.body import Budget
+    from proxy.caller import Caller
     from proxy.clock import Clock
     from proxy.errors import ProxyError
     from proxy.guard import Guard
@@ -38,13 +39,12 @@ class Forwarder:
         self.ids = RequestIds()
         self.draining = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request of aiohttp's server."""
-        return await Exchange(self, request).run()
+    def handle(self, caller: Caller) -> Coroutine[Any, Any, None]:
+        """Serve one request."""
+        return Exchange(self, caller).run()
 
-    def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
+    def reject(self, caller: Caller, error: ProxyError) -> None:
         """Answer a request that could not even be parsed."""
-        exchange = Exchange(self, request)
+        exchange = Exchange(self, caller)
         exchange.answer_error(error)
         exchange.report()
-        return exchange.caller.outcome

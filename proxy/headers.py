@@ -58,9 +58,8 @@ class Fields:
 
     __slots__ = ("lines", "read")
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.read: dict[str, bytes] = {}
+    lines: list[bytes]
+    read: dict[str, bytes]
 
 
 class _Sorter:
@@ -76,10 +75,14 @@ class _Sorter:
     def sort(self, raw: RawFields) -> Fields:
         """Go through a head once. ProxyError `bad_request` if a field that is read stands twice."""
         fields = Fields()
-        lines, read, fates = fields.lines, fields.read, self._fates
+        lines: list[bytes] = []
+        read: dict[str, bytes] = {}
+        fields.lines, fields.read = lines, read
+        fates = self._fates
         for name, value in raw:
-            fate = fates.get(name)
-            if fate is None:
+            try:
+                fate = fates[name]
+            except KeyError:
                 fate = self._learn(name)
             if fate is True:
                 lines.append(b"%b: %b\r\n" % (name, value))
@@ -88,9 +91,8 @@ class _Sorter:
                 if passes:
                     lines.append(b"%b: %b\r\n" % (name, value))
                 read[key] = value if key not in read else _joined(key, read[key], value)
-        connection = read.get("connection")
-        if connection is not None and connection not in _ORDINARY_CONNECTION:
-            _remove_nominated(fields, connection)
+        if "connection" in read and read["connection"] not in _ORDINARY_CONNECTION:
+            _remove_nominated(fields, read["connection"])
         return fields
 
     def _learn(self, raw_name: bytes) -> bool | tuple[str, bool]:

@@ -6,7 +6,7 @@ of them can show what the event does not hold: no header, no query, no body, no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,26 +15,43 @@ if TYPE_CHECKING:
 CALLER_CLOSED: Final = "caller_closed"  # the code of an exchange whose caller went away
 
 
-class Event(NamedTuple):
-    """One finished exchange.
+class Event:
+    """One exchange: filled in as it goes, and told when it has ended.
 
     `path` is a template; `code` is an error code of ours, or None; times are seconds; `started`
     is milliseconds since the epoch; sizes are body bytes from and to the caller.
     """
 
-    started: int
-    request_id: str
-    route: str
-    method: str
-    path: str
-    status: int
-    code: str | None
-    duration: float
-    upstream: float | None
-    bytes_in: int
-    bytes_out: int
-    caller: str
-    attempts: int
+    __slots__ = (
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "caller",
+        "code",
+        "duration",
+        "method",
+        "path",
+        "request_id",
+        "route",
+        "started",
+        "status",
+        "upstream",
+    )
+
+    def __init__(self, started: int, method: str, caller: str) -> None:
+        self.started = started
+        self.method = method
+        self.caller = caller
+        self.request_id = ""
+        self.route = ""
+        self.path = ""
+        self.status = 0
+        self.code: str | None = None
+        self.duration = 0.0
+        self.upstream: float | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.attempts = 0
 
 
 class Observer(Protocol):

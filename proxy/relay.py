@@ -6,90 +6,80 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from proxy.caller import Caller
-    from proxy.route import Route
     from proxy.send import Reply, Sending
     from proxy.upstream.codec import Head
+    from proxy.upstream.connection import Connection
 
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
-class Relay:
-    """Passes one answer on: its fields in their order, ours behind them, its body as it comes.
+async def relay(
+    reply: Reply, sending: Sending, caller: Caller, id_line: bytes, cors: list[bytes]
+) -> None:
+    """Pass one answer on: its fields in their order, ours behind them, its body as it comes.
 
-    `host` is the name by which the caller called, for a Location that leads back here; `cors`
-    are the lines that a browser needs, in place of the upstream's.
+    `cors` are the lines that a browser needs, in place of the upstream's. The reply's connection
+    is given back, whatever happens.
     """
-
-    def __init__(
-        self,
-        route: Route,
-        caller: Caller,
-        *,
-        method: str,
-        host: bytes,
-        request_id: str,
-        cors: list[bytes],
-    ) -> None:
-        self._route = route
-        self._caller = caller
-        self._method = method
-        self._host = host
-        self._request_id = request_id
-        self._cors = cors
-
-    async def send(self, reply: Reply, sending: Sending) -> None:
-        """Send the answer, and give its connection back."""
-        if reply.connection is None:
-            await self._whole(reply)
-        else:
-            await self._stream(reply, sending)
-
-    async def _whole(self, reply: Reply) -> None:
-        """Send an answer that is all there in one write."""
-        start = self._start(reply.head)  # it settles the framing
-        bodiless = self._is_bodiless(reply.head)
-        body = b"" if bodiless else self._caller.frame(reply.pieces, last=True)
-        self._caller.write(start + body)
-        await self._caller.drain()
-
-    async def _stream(self, reply: Reply, sending: Sending) -> None:
-        """Send an answer as it comes, no faster than the caller takes it."""
-        connection, caller = reply.connection, self._caller
-        assert connection is not None  # noqa: S101 - a reply without one is whole
+    connection = reply.connection
+    if connection is not None:
         try:
-            start = self._start(reply.head)
-            pieces, complete = reply.pieces, False
-            while True:
-                caller.write(start + caller.frame(pieces, last=complete))
-                await caller.drain()
-                if complete:
-                    return
-                await connection.more(self._route.timeout.idle)
-                start, pieces, complete = b"", connection.take(), connection.reader.complete
+            start = _start(reply.head, sending, caller, id_line, cors)
+            await _stream(connection, start, reply.pieces, sending, caller)
         finally:
             sending.finish(reply)
+        return
+    data = _start(reply.head, sending, caller, id_line, cors)  # it settles the framing
+    if reply.head.status not in _BODILESS:
+        data += caller.frame(reply.pieces, last=True)
+    caller.write(b"".join(data))
+    if caller.connection.writing_paused:
+        await caller.drain(sending.route.pool.now)
 
-    def _is_bodiless(self, head: Head) -> bool:
-        return self._method == "HEAD" or head.status in _BODILESS
 
-    def _start(self, head: Head) -> bytes:
-        lines = self._relocated(head)
-        if head.status == _NO_CONTENT and head.length is not None:
-            lines = _without(lines, b"content-length:")  # RFC 9110, 8.6
-        if self._cors:
-            lines = _without(lines, b"access-control-")
-        lines = [*lines, b"X-Request-Id: %b\r\n" % self._request_id.encode(), *self._cors]
-        framed = self._is_bodiless(head) or head.length is not None
-        return self._caller.head(head.status, head.reason, lines, framed=framed)
+async def _stream(
+    connection: Connection,
+    start: list[bytes],
+    pieces: list[bytes],
+    sending: Sending,
+    caller: Caller,
+) -> None:
+    """Send an answer as it comes, no faster than the caller takes it."""
+    complete = False
+    while True:
+        data = start + caller.frame(pieces, last=complete)
+        if data:
+            caller.write(b"".join(data))
+        if caller.connection.writing_paused:
+            await caller.drain(sending.route.pool.now)
+        if complete:
+            return
+        await connection.more(sending.route.timeout.idle)
+        start, pieces, complete = [], connection.take(), connection.reader.complete
 
-    def _relocated(self, head: Head) -> list[bytes]:
-        """Turn a Location on the upstream's own origin into one on the listener's, in its place."""
-        lines, location = head.fields.lines, head.fields.read.get("location")
-        if location is None:
-            return lines
-        moved = self._route.relocate(location, self._host)
-        return [b"Location: %b\r\n" % moved if _is(line, b"location:") else line for line in lines]
+
+def _start(
+    head: Head, sending: Sending, caller: Caller, id_line: bytes, cors: list[bytes]
+) -> list[bytes]:
+    lines, status = head.fields.lines, head.status
+    location = head.fields.read.get("location")
+    if location is not None:
+        lines = _relocated(lines, sending.relocate(location))
+    bodiless = status in _BODILESS or caller.method == "HEAD"
+    if status == _NO_CONTENT and head.length is not None:
+        lines = _without(lines, b"content-length:")  # RFC 9110, 8.6
+    if cors:
+        lines = _without(lines, b"access-control-")
+    lines.append(id_line)
+    lines += cors
+    return caller.head(status, head.reason, lines, framed=bodiless or head.length is not None)
+
+
+def _relocated(lines: list[bytes], location: bytes) -> list[bytes]:
+    """Put another Location into the place of the upstream's."""
+    moved = b"Location: %b\r\n" % location
+    return [moved if _is(line, b"location:") else line for line in lines]
 
 
 def _is(line: bytes, start: bytes) -> bool:

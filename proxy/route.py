@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 from proxy.errors import bad_request
 from proxy.headers import RequestSorter
+from proxy.target import Target
 from proxy.vendors.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from proxy.addresses import Origin
     from proxy.credentials.base import Credential
     from proxy.routing import Operations
-    from proxy.target import Target
     from proxy.upstream.pool import Pool
 
 _NO_CATALOGUE = Catalogue([])
@@ -89,7 +89,7 @@ class Route:
         at = len(self._strip)
         raw_path, path = target.raw_path[at:] or "/", target.path[at:] or "/"
         raw = raw_path + target.raw[len(target.raw_path) :]
-        return target._replace(raw=raw, raw_path=raw_path, path=path)
+        return Target(raw, raw_path, path, target.query)
 
     def template(self, target: Target) -> str:
         """Return the vendor's template of a path, which holds nobody's number."""

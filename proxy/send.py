@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from proxy.body import NO_BODY
 from proxy.errors import ProxyError
 from proxy.upstream.pool import IDLE_AT_MOST, IDLE_AT_MOST_UNSAFE
 
 if TYPE_CHECKING:
     from proxy.body import RequestBody
-    from proxy.clock import Clock
     from proxy.credentials.base import Authorization, Outgoing
     from proxy.headers import Fields
     from proxy.route import Route
@@ -32,34 +32,35 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSAL_AT_MOST: Final = 64 * 1024  # bytes of a refusing answer that a credential may read
 
 
-class Reply(NamedTuple):
+class Reply:
     """An upstream's answer: its head, the body pieces that have come, and where more come from.
 
     `connection` is None once the whole body is in `pieces`.
     """
 
-    head: Head
-    pieces: list[bytes]
-    connection: Connection | None
+    __slots__ = ("connection", "head", "pieces")
+
+    def __init__(self, head: Head, pieces: list[bytes], connection: Connection | None) -> None:
+        self.head = head
+        self.pieces = pieces
+        self.connection = connection
 
 
 class Sending:
     """One request on its way to the upstream.
 
-    `target` is the request target as it is sent. `attempts` counts how often the request was
-    begun, `took` is the time in seconds to the last answer's head.
+    `target` is the request target as it is sent, `fields` has the lines that go with it. `attempts`
+    counts how often the request was begun, `took` is the time in seconds to the last answer's head.
     """
 
     __slots__ = (
         "_body",
-        "_clock",
         "_fields",
         "_outgoing",
-        "_request_id",
-        "_route",
         "_target",
         "_uploading",
         "attempts",
+        "route",
         "took",
     )
 
@@ -67,27 +68,22 @@ class Sending:
         self,
         route: Route,
         outgoing: Outgoing,
-        *,
         target: bytes,
         fields: Fields,
         body: RequestBody,
-        request_id: str,
-        clock: Clock,
     ) -> None:
-        self._route = route
+        self.route = route
         self._outgoing = outgoing
         self._target = target
         self._fields = fields
         self._body = body
-        self._request_id = request_id
-        self._clock = clock
         self._uploading: asyncio.Task[None] | None = None
         self.attempts = 0
         self.took: float | None = None
 
     async def reply(self) -> Reply:
         """Authorise and send; once more where the credential was refused and can be renewed."""
-        credential, outgoing = self._route.credential, self._outgoing
+        credential, outgoing = self.route.credential, self._outgoing
         authorization = await credential.authorise(outgoing)
         first, used = await self._attempt(authorization)
         if first.head.status not in credential.refusals:
@@ -109,6 +105,10 @@ class Sending:
                 raise
             return first
 
+    def relocate(self, location: bytes) -> bytes:
+        """Turn a Location that leads back to the upstream into one that leads back here."""
+        return self.route.relocate(location, self._fields.read["host"])
+
     def finish(self, reply: Reply) -> None:
         """Give back the reply's connection, read to its end or not."""
         if reply.connection is not None:
@@ -119,7 +119,7 @@ class Sending:
         if self._uploading is not None:
             self._uploading.cancel()
             self._uploading = None
-        self._route.pool.release(connection)
+        self.route.pool.release(connection)
 
     async def _attempt(self, authorization: Authorization) -> tuple[Reply, Authorization]:
         """Send on a connection that may have been used before; on a new one if that had closed.
@@ -127,9 +127,9 @@ class Sending:
         What is attached is made anew whenever time has passed since: a token may have expired, and
         Eko takes no stamp twice. The one that was used is returned too.
         """
-        pool, credential = self._route.pool, self._route.credential
+        pool, credential = self.route.pool, self.route.credential
         idle = IDLE_AT_MOST if self._outgoing.method in _SAFE else IDLE_AT_MOST_UNSAFE
-        connection = pool.take(idle_at_most=idle)
+        connection = pool.take(self.route.pool.now() - idle)
         if connection is not None:
             try:
                 return await self._converse(connection, authorization), authorization
@@ -156,43 +156,45 @@ class Sending:
     @property
     def is_financial(self) -> bool:
         """Tell whether the request moves money."""
-        return self._route.credential.is_financial(self._outgoing.method, self._outgoing.path)
+        return self.route.credential.is_financial(self._outgoing.method, self._outgoing.path)
 
     async def _converse(self, connection: Connection, authorization: Authorization) -> Reply:
         """Run one exchange up to the answer's head, or to its end if that has come with it."""
         self.attempts += 1
-        began = self._clock.now()
+        began = self.route.pool.now()
         try:
             connection.begin(bodiless=self._outgoing.method == "HEAD")
-            self._send(connection, authorization)
+            self._send(connection, authorization, began)
             head = await connection.head()
         except BaseException:
             self._release(connection)
             raise
-        self.took = self._clock.now() - began
+        self.took = self.route.pool.now() - began
         pieces = connection.take()
         if not connection.reader.complete or not connection.wrote_all:
             return Reply(head, pieces, connection)
-        self._route.pool.release(connection)
+        self.route.pool.release(connection)
         return Reply(head, pieces, None)
 
-    def _send(self, connection: Connection, authorization: Authorization) -> None:
+    def _send(self, connection: Connection, authorization: Authorization, now: float) -> None:
         """Write the request; a body that is still coming is sent by a task of its own."""
-        head, body = self._head(authorization), self._body
-        whole = body.whole
-        if whole is None:
-            connection.write(head)
-            self._uploading = asyncio.create_task(self._upload(connection))
-            return
-        if body.length is None:
-            whole = _chunk(whole) + b"0\r\n\r\n"
-        connection.write(head + whole)
+        parts, body = self._head(authorization), self._body
+        if body is not NO_BODY:
+            whole = body.whole
+            if whole is None:
+                connection.write(b"".join(parts))
+                self._uploading = asyncio.create_task(self._upload(connection))
+                return
+            if body.length is None:
+                whole = _chunk(whole) + b"0\r\n\r\n"
+            parts.append(whole)
+        connection.write(b"".join(parts))
         connection.wrote_all = True
-        connection.wait_for(self._route.timeout.response)
+        connection.deadline = now + self.route.timeout.response
 
     async def _upload(self, connection: Connection) -> None:
         """Send the body as it comes, no faster than the upstream takes it."""
-        body, timeout = self._body, self._route.timeout
+        body, timeout = self._body, self.route.timeout
         try:
             async for piece in body.pieces():
                 connection.write(_chunk(piece) if body.length is None else piece)
@@ -210,24 +212,24 @@ class Sending:
         else:
             connection.wrote_all = True
             if connection.reader.head is None:
-                connection.wait_for(timeout.response)
+                connection.deadline = self.route.pool.now() + timeout.response
 
-    def _head(self, authorization: Authorization) -> bytes:
-        read, body = self._fields.read, self._body
+    def _head(self, authorization: Authorization) -> list[bytes]:
+        body = self._body
         parts = [
             b"%b %b HTTP/1.1\r\n" % (self._outgoing.method.encode(), self._target),
-            self._route.host_line,
+            self.route.host_line,
             *self._fields.lines,
             authorization.lines,
-            b"X-Request-Id: %b\r\n" % self._request_id.encode(),
         ]
-        if body.length is None:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        content_type = self._route.credential.content_type
-        if content_type is not None and body.length != 0 and "content-type" not in read:
-            parts.append(b"Content-Type: %b\r\n" % content_type)
+        if body is not NO_BODY:
+            if body.length is None:
+                parts.append(b"Transfer-Encoding: chunked\r\n")
+            usual = self.route.credential.content_type
+            if usual is not None and body.length != 0 and "content-type" not in self._fields.read:
+                parts.append(b"Content-Type: %b\r\n" % usual)
         parts.append(b"\r\n")
-        return b"".join(parts)
+        return parts
 
     async def _hold(self, reply: Reply) -> tuple[Reply, bytes]:
         """Read a refusal's body, up to 64 KiB, and keep it: it may still be the answer."""
@@ -236,7 +238,7 @@ class Sending:
             if connection.reader.complete and not connection.reader.size:
                 if not connection.wrote_all:
                     break
-                self._route.pool.release(connection)
+                self.route.pool.release(connection)
                 connection = None
             else:
                 await self._next(connection, held)
@@ -244,7 +246,7 @@ class Sending:
 
     async def _next(self, connection: Connection, held: list[bytes]) -> None:
         try:
-            await connection.more(self._route.timeout.idle)
+            await connection.more(self.route.timeout.idle)
         except BaseException:
             self._release(connection)
             raise

@@ -7,24 +7,23 @@ import logging
 import math
 import socket
 import struct
-from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from proxy import sockets
-from proxy.caller import CLOSE
+from proxy.caller import Caller
 from proxy.errors import ProxyError, bad_request, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable
 
     from aiohttp import StreamReader
+    from aiohttp.http import RawRequestMessage
 
     from proxy.addresses import Listen
 
@@ -36,6 +35,7 @@ _FIELD_AT_MOST: Final = 16 * 1024  # bytes of a field's name and value
 _FIELDS_AT_MOST: Final = 100
 # Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
 _KEEP_ALIVE: Final = 3600.0
+_LINGER: Final = 10.0  # seconds
 _AT_ONCE: Final = 0.01  # seconds
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 
@@ -43,28 +43,43 @@ _TOO_MANY_FIELDS: Final = "Too many headers received"
 class Handler(Protocol):
     """What a listener does with requests."""
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve a request."""
+    def handle(self, caller: Caller) -> Awaitable[None]:
+        """Serve a request, and answer it by its caller."""
         ...
 
-    def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
+    def reject(self, caller: Caller, error: ProxyError) -> None:
         """Answer what could not be parsed."""
         ...
 
 
 class CallerConnection(web.RequestHandler):
-    """One caller's connection. `caller` is its address, or the process at a unix socket."""
+    """One caller's connection. `peer` is its address, or the process at a unix socket.
 
-    __slots__ = ("_content", "_heard", "_listener", "busy", "caller", "head_since")
+    aiohttp accepts, parses and buffers; `start` serves. `head_since` is the loop's time from which
+    a head is waited for, `idle_since` from which nothing was heard.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_content",
+        "_heard",
+        "_listener",
+        "busy",
+        "head_since",
+        "idle_since",
+        "peer",
+    )
 
     def __init__(self, manager: Listener, **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = manager
-        self.caller = ""
-        self._heard = False  # a part of a request has come that is not served yet
+        self.peer = ""
         self._content: StreamReader = EMPTY_PAYLOAD
+        self._heard = False  # a part of a request has come that is not served yet
+        self._behind = False  # something has come behind the request that is being served
         self.busy = False
-        self.head_since = math.inf  # the loop's time from which a head is waited for
+        self.head_since = math.inf
+        self.idle_since = math.inf
 
     @property
     def is_idle(self) -> bool:
@@ -79,70 +94,116 @@ class CallerConnection(web.RequestHandler):
             refused.close()
             self.force_close()
             return
-        self.caller = _peer(transport)
+        self.peer = _peer(transport)
         self.head_since = self._loop.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Make room for another caller."""
+        """Make room for another caller, and tell who reads the body of this one."""
         self._listener.leave(self)
         super().connection_lost(exc)
+        if not self._content.is_eof():
+            self._content.set_exception(ConnectionResetError("the caller has gone"))
 
     def data_received(self, data: bytes) -> None:
         """Start the clock of a head, unless a request is being served."""
         if not self.busy and not self._heard and self._content.is_eof():
-            self._heard = True
-            self.head_since = min(self.head_since, self._loop.time())
+            self._expect_head()
+        elif self.busy and not self._behind and self._content.is_eof():
+            self._behind = True
         super().data_received(data)
-        if self.busy and self._messages:
-            self._break_body()
+        if self.busy and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            # aiohttp would tell only who comes next.
+            self._content.set_exception(ValueError("broken framing"))
 
-    @contextmanager
-    def serving(self, content: StreamReader) -> Iterator[None]:
-        """Mark that a request is being served. Its body may come later than its answer goes."""
-        self._content = content
-        self.head_since = math.inf
-        self._heard = False
-        self.busy = True
-        try:
-            yield
-        finally:
-            self.busy = False
+    async def start(self) -> None:
+        """Serve one request after another: aiohttp runs this once, as the connection's task.
 
-    def _break_body(self) -> None:
-        """Tell who reads a body that its framing is broken: aiohttp tells only who comes next."""
-        request = self._current_request
-        if request is None or request.content.is_eof():
-            return
-        if isinstance(self._messages[-1][0], _ErrInfo):
-            request.content.set_exception(ValueError("broken framing"))
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what aiohttp's parser refused, without a word of what stood there.
-
-        A 5xx means that an exception got out of a handler: whether an answer has left is not
-        known, so the connection ends.
+        It stands in for aiohttp's own loop, which makes a task, a request, a writer and a response
+        for each: that costs more than all that the proxy does with one.
         """
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("serving a request failed unexpectedly", exc_info=exc)
+        try:
+            await self._serve()
+        except ConnectionError:
+            pass  # the caller has gone
+        except Exception:
+            # Whether an answer has left is not known, so the connection ends.
+            logger.exception("serving a request failed unexpectedly")
             if self.transport is not None:
                 self.transport.abort()
-            return CLOSE
-        if isinstance(exc, LineTooLong) or (message or "").startswith(_TOO_MANY_FIELDS):
-            error = ProxyError(
-                "header_too_large",
-                f"A request may have {_LINE_AT_MOST} bytes of target and {_FIELDS_AT_MOST} "
-                f"header fields of {_FIELD_AT_MOST} bytes.",
-            )
-        else:
-            error = bad_request("The request is not valid HTTP/1.1.")
-        return self._listener.handler.reject(request, error)
+        finally:
+            self.busy = False
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _serve(self) -> None:
+        handler = self._listener.handler
+        while not self._force_close:
+            if not self._messages:
+                await self._more()
+            message, content = self._next()
+            if isinstance(message, _ErrInfo):
+                handler.reject(Caller(self, ERROR, content), _refusal(message))
+                return
+            caller = Caller(self, message, content)
+            self.busy = True
+            await handler.handle(caller)
+            self.busy = False
+            if not content.is_eof():
+                await _read_rest(content)
+            if not caller.keep_alive or not content.is_eof():
+                return
+            if self._upgraded:
+                self._go_on_with_http()
+            if self._behind:
+                self._behind = False
+                if not self._messages:
+                    self._expect_head()
+
+    async def _more(self) -> None:
+        """Wait until `data_received` has read a request."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _next(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """Take the next request, and let more be read."""
+        message, self._content = self._messages.popleft()
+        self.head_since = self.idle_since = math.inf
+        self._heard = False
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return message, self._content
+
+    def _go_on_with_http(self) -> None:
+        """Read what came behind a request to switch protocols, which has been declined."""
+        if self._parser is not None:
+            self._parser.set_upgraded(False)
+        self._upgraded = False
+        tail, self._message_tail = self._message_tail, b""
+        if tail:
+            self.data_received(tail)
+        if self._buffer_paused:
+            self._resume_reading_if_drained()
+
+    def _expect_head(self) -> None:
+        """Start the clock of a head, of which a part has come."""
+        self._heard = True
+        self.head_since = min(self.head_since, self._loop.time())
+
+    def drain(self) -> Awaitable[None]:
+        """Wait until the caller takes more; ConnectionError if it has gone."""
+        return self._drain_helper()
+
+    def cancel(self) -> None:
+        """Raise CancelledError where a request is being served."""
+        if self._task_handler is not None:
+            self._task_handler.cancel()
 
 
 class Listener(web.Server):
@@ -154,7 +215,7 @@ class Listener(web.Server):
     def __init__(
         self, listen: Listen, handler: Handler, *, room: Room, header_timeout: float
     ) -> None:
-        super().__init__(self._serve, handler_cancellation=True)
+        super().__init__(_unused, handler_cancellation=True)
         self.listen = listen
         self.handler = handler
         self._room = room
@@ -169,17 +230,11 @@ class Listener(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=_KEEP_ALIVE,
+            keepalive_timeout=0,  # `sweep` sees to it
             max_field_size=_FIELD_AT_MOST,
             max_headers=_FIELDS_AT_MOST,
             max_line_size=_LINE_AT_MOST,
         )
-
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        protocol = request.protocol
-        assert isinstance(protocol, CallerConnection)  # noqa: S101 - as __call__ made it
-        with protocol.serving(request.content):
-            return await self.handler.handle(request)
 
     async def start(self, *, socket_mode: int = 0o600) -> None:
         """Begin to accept; OSError if the address cannot be had."""
@@ -216,10 +271,17 @@ class Listener(web.Server):
             self._room.give_back()
 
     def sweep(self, now: float) -> None:
-        """Drop callers whose request head does not come to an end; `now` is the loop's time."""
+        """Drop callers whose request head does not come to an end, and those that left long ago.
+
+        `now` is the loop's time.
+        """
         for caller in list(self._callers):
             if now - caller.head_since > self.header_timeout and caller.transport is not None:
                 caller.transport.abort()
+            elif now - caller.idle_since > _KEEP_ALIVE:
+                caller.force_close()
+            elif caller.idle_since == math.inf and caller.is_idle:
+                caller.idle_since = now
 
     def stop_accepting(self) -> None:
         """Close the listening socket; callers stay until `close_idle` finds them idle."""
@@ -263,6 +325,35 @@ class Room:
     def give_back(self) -> None:
         """Free a place."""
         self.taken -= 1
+
+
+async def _unused(request: web.BaseRequest) -> web.StreamResponse:
+    """Stand where aiohttp wants a handler: `CallerConnection.start` serves instead."""
+    raise NotImplementedError
+
+
+async def _read_rest(content: StreamReader) -> None:
+    """Read what is left of a body that nobody wanted, for a while.
+
+    Closing at once would reset the connection, and lose the answer on its way to the caller.
+    """
+    try:
+        async with asyncio.timeout(_LINGER):
+            while not content.is_eof():
+                await content.readany()
+    except Exception:  # noqa: BLE001, S110 - too late, or broken framing: the connection ends
+        pass
+
+
+def _refusal(found: _ErrInfo) -> ProxyError:
+    """Say why aiohttp's parser refused a request, without a word of what stood there."""
+    if isinstance(found.exc, LineTooLong) or (found.message or "").startswith(_TOO_MANY_FIELDS):
+        return ProxyError(
+            "header_too_large",
+            f"A request may have {_LINE_AT_MOST} bytes of target and {_FIELDS_AT_MOST} "
+            f"header fields of {_FIELD_AT_MOST} bytes.",
+        )
+    return bad_request("The request is not valid HTTP/1.1.")
 
 
 def _overloaded() -> bytes:

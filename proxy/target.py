@@ -13,7 +13,6 @@ Facts this rests on:
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import bad_request
@@ -26,13 +25,16 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Target(NamedTuple):
+class Target:
     """A request target: `raw` as spelled, its path as understood, its query as spelled."""
 
-    raw: str
-    raw_path: str
-    path: str
-    query: str
+    __slots__ = ("path", "query", "raw", "raw_path")
+
+    def __init__(self, raw: str, raw_path: str, path: str, query: str) -> None:
+        self.raw = raw
+        self.raw_path = raw_path
+        self.path = path
+        self.query = query
 
 
 def parse(raw: str) -> Target:

@@ -37,8 +37,7 @@ from tests.support import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 
-    from aiohttp import web
-
+    from proxy.caller import Caller
     from proxy.route import Route
     from tests.support import Message, Proxy, Running, UpstreamWire
 
@@ -57,11 +56,11 @@ class Tasks:
         self.all: list[asyncio.Task[Any]] = []
         handle = Forwarder.handle
 
-        async def noted(self_: Forwarder, asked: web.BaseRequest) -> web.StreamResponse:
+        async def noted(self_: Forwarder, asked: Caller) -> None:
             task = asyncio.current_task()
             assert task is not None
             self.all.append(task)
-            return await handle(self_, asked)
+            await handle(self_, asked)
 
         monkeypatch.setattr(Forwarder, "handle", noted)
 
@@ -464,11 +463,12 @@ class Cancelling:
         self.waits = 0
         handle = Forwarder.handle
 
-        async def watched(self_: Forwarder, asked: web.BaseRequest) -> web.StreamResponse:
+        async def watched(self_: Forwarder, asked: Caller) -> None:
             if not self.at:
-                return await handle(self_, asked)
+                await handle(self_, asked)
+                return
             at, on, self.at, self.waits = self.at, self.on, 0, 0
-            return await _Steps(self, handle(self_, asked), at, on=on)
+            await _Steps(self, handle(self_, asked), at, on=on)
 
         monkeypatch.setattr(Forwarder, "handle", watched)
 
@@ -482,7 +482,7 @@ class _Steps:
     def __init__(
         self,
         cancelling: Cancelling,
-        running: Coroutine[Any, Any, web.StreamResponse],
+        running: Coroutine[Any, Any, None],
         at: int,
         *,
         on: bool,
@@ -492,15 +492,14 @@ class _Steps:
         self._at = at
         self._on = on
 
-    def __await__(self) -> Generator[Any, Any, web.StreamResponse]:
+    def __await__(self) -> Generator[Any, Any, None]:
         task, error = asyncio.current_task(), None
         assert task is not None
         while True:
             try:
                 waiting = self._step(error)
-            except StopIteration as end:
-                response: web.StreamResponse = end.value
-                return response
+            except StopIteration:
+                return
             self._cancelling.waits += 1
             waits = self._cancelling.waits
             if waits == self._at or (self._on and waits > self._at):

@@ -86,10 +86,11 @@ class Metrics(Collector):
     def exchanged(self, event: Event) -> None:
         """Count an exchange."""
         counts = self._routes[event.route]
+        duration = event.duration
         method = event.method if event.method in _METHODS else "OTHER"
         counts.requests[method, event.status] += 1
-        counts.buckets[bisect_left(_BUCKETS, event.duration)] += 1
-        counts.seconds += event.duration
+        counts.buckets[bisect_left(_BUCKETS, duration)] += 1
+        counts.seconds += duration
         if event.code is not None and event.code != CALLER_CLOSED:  # that is answered to nobody
             counts.errors[event.code] += 1
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from aiohttp import web
-
-from proxy.errors import ProxyError, problem
+from proxy.errors import ProxyError
 from proxy.headers import RequestSorter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.caller import Caller
     from proxy.guard import Guard
 
 _SORTER = RequestSorter()
+# Nobody keeps a page, guesses its type, or runs what might be in it.
+_SAFE = (
+    b"Cache-Control: no-store\r\n",
+    b"X-Content-Type-Options: nosniff\r\n",
+    b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n",
+)
 
 
 class Instance(Protocol):
@@ -38,75 +44,73 @@ class Instance(Protocol):
         ...
 
 
+class Page(NamedTuple):
+    """One page's answer."""
+
+    body: str
+    content_type: str = "application/json"
+    status: int = 200
+
+
 class AdminPages:
     """Serves the admin listener. `guard` changes with a reload."""
 
     def __init__(self, instance: Instance, guard: Guard) -> None:
         self.guard = guard
         self._instance = instance
-        self._pages: dict[str, dict[str, Callable[[], web.Response]]] = {
+        self._pages: dict[str, dict[str, Callable[[], Page]]] = {
             "/": {"GET": self._page},
-            "/livez": {"GET": lambda: web.json_response({"status": "alive"})},
+            "/livez": {"GET": lambda: Page(json.dumps({"status": "alive"}))},
             "/readyz": {"GET": self._readyz},
             "/metrics": {"GET": self._metrics},
-            "/status.json": {"GET": lambda: web.json_response(instance.status())},
+            "/status.json": {"GET": lambda: Page(json.dumps(instance.status()))},
             "/quit": {"POST": self._quit},
         }
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, caller: Caller) -> None:
         """Serve a request, by the same guard as the traffic."""
         try:
-            self.guard.check(_SORTER.sort(request.raw_headers).read)
+            self.guard.check(_SORTER.sort(caller.fields).read)
         except ProxyError as error:
-            return self.reject(request, error)
-        methods = self._pages.get(request.path)
+            self.reject(caller, error)
+            return
+        methods = self._pages.get(caller.target.partition("?")[0])
         if methods is None:
-            return self.reject(request, ProxyError("no_route", "There is no such admin page."))
-        method = "GET" if request.method == "HEAD" else request.method
-        if method not in methods:
+            self.reject(caller, ProxyError("no_route", "There is no such admin page."))
+            return
+        page = methods.get("GET" if caller.method == "HEAD" else caller.method)
+        if page is None:
             allowed = ", ".join(methods)
-            return web.Response(status=405, headers={"Allow": allowed}, text=f"Use {allowed}.\n")
-        answer = methods[method]()
-        answer.headers["Cache-Control"] = "no-store"
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        return answer
+            lines = [b"Allow: %b\r\n" % allowed.encode(), b"Content-Type: text/plain\r\n"]
+            caller.answer(405, lines, f"Use {allowed}.\n".encode())
+            return
+        body, content_type, status = page()
+        caller.answer(
+            status, [b"Content-Type: %b\r\n" % content_type.encode(), *_SAFE], body.encode()
+        )
 
-    def reject(self, request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
+    def reject(self, caller: Caller, error: ProxyError) -> None:
         """Answer a request that is not served."""
-        del request
-        answer = web.Response(
-            status=error.status,
-            body=problem(error, route="admin", request_id=""),
-            content_type="application/problem+json",
-            headers={"X-Ekeko-Error": error.code},
-        )
-        answer.force_close()
-        return answer
+        caller.keep_alive = False
+        caller.answer_error(error, (), route="admin", request_id="")
 
-    def _readyz(self) -> web.Response:
+    def _readyz(self) -> Page:
         troubles = self._instance.troubles()
-        status = "not ready" if troubles else "ready"
-        return web.json_response(
-            {"status": status, "reasons": troubles}, status=503 if troubles else 200
+        answer = {"status": "not ready" if troubles else "ready", "reasons": troubles}
+        return Page(json.dumps(answer), status=503 if troubles else 200)
+
+    def _metrics(self) -> Page:
+        return Page(
+            self._instance.metrics_text().decode(), "text/plain; version=0.0.4; charset=utf-8"
         )
 
-    def _metrics(self) -> web.Response:
-        return web.Response(
-            body=self._instance.metrics_text(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
-
-    def _quit(self) -> web.Response:
+    def _quit(self) -> Page:
         self._instance.stop()
-        return web.json_response({"status": "draining"}, status=202)
+        return Page(json.dumps({"status": "draining"}), status=202)
 
-    def _page(self) -> web.Response:
-        answer = web.Response(
-            text=_render(self._instance.status(), self._instance.troubles()),
-            content_type="text/html",
-        )
-        answer.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
-        return answer
+    def _page(self) -> Page:
+        text = _render(self._instance.status(), self._instance.troubles())
+        return Page(text, "text/html; charset=utf-8")
 
 
 _STYLE = (

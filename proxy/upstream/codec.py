@@ -11,7 +11,8 @@ llhttp (through httptools) does the parsing, strictly. What it leaves to its use
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -26,8 +27,9 @@ INTERIM_AT_MOST: Final = 8
 # Chunk sizes, extensions and trailers, beyond a fair share for the body that they frame.
 OVERHEAD_AT_MOST: Final = 64 * 1024
 
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_DIGITS_AT_MOST: Final = 18  # of a Content-Length
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_USUAL_REASONS = frozenset(status.phrase.encode() for status in HTTPStatus)
 _SORTER = ResponseSorter()
 _BODILESS = frozenset({204, 304})
 _SWITCHING_PROTOCOLS = 101
@@ -39,14 +41,17 @@ class ProtocolError(Exception):
     """What came back is not HTTP/1.1, or could be read two ways. The text shows none of it."""
 
 
-class Head(NamedTuple):
+class Head:
     """A final answer's head. `length` is None for a body of unknown length."""
 
-    status: int
-    reason: bytes
-    fields: Fields
-    length: int | None
-    chunked: bool
+    __slots__ = ("chunked", "fields", "length", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, fields: Fields) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+        self.length: int | None = None
+        self.chunked = False
 
 
 class ResponseReader:
@@ -156,9 +161,7 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
         """Collect a field; of trailers only the number counts."""
-        self._fields.append((name, (value or b"").rstrip(b" \t")))
-        if len(self._fields) > FIELDS_AT_MOST:
-            self._fail("it has too many header fields")
+        self._fields.append((name, value.rstrip(b" \t") if value else b""))
 
     def on_headers_complete(self) -> None:
         """Judge a whole head: swallow an interim one, keep a final one."""
@@ -166,25 +169,27 @@ class ResponseReader:
             return
         parser = self._parser
         status = parser.get_status_code()  # type: ignore[union-attr]  # made by expect
-        if not _REASON.fullmatch(self._reason):
+        if len(self._fields) > FIELDS_AT_MOST:
+            self._fail("it has too many header fields")
+        if self._reason not in _USUAL_REASONS and not _REASON.fullmatch(self._reason):
             self._fail("its status line holds a control character")
         if status < _FINAL:
             self._swallow(status)
             return
         if self._fed > HEAD_BYTES_AT_MOST and _size(self._fields) > HEAD_BYTES_AT_MOST:
             self._fail("its head is too large")  # it came in one piece with the rest
-        fields = _SORTER.sort(self._fields)
-        length, chunked = self._framing(fields)
-        self.head = Head(status, self._reason, fields, length, chunked)
+        head = Head(status, self._reason, _SORTER.sort(self._fields))
+        self._read_framing(head)
+        self.head = head
         self._fields = []
         if self._bodiless or status in _BODILESS:
             # llhttp would wait for the body that the fields announce: it is not used again.
             self.complete = True
             # Nor is a connection on which a faulty upstream might send that body all the same.
-            self.keep_alive = not (length or chunked) and parser.should_keep_alive()  # type: ignore[union-attr]  # as above
+            self.keep_alive = not (head.length or head.chunked) and parser.should_keep_alive()  # type: ignore[union-attr]  # as above
             self._parser = None
         else:
-            self._until_close = length is None and not chunked
+            self._until_close = head.length is None and not head.chunked
 
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
@@ -198,6 +203,8 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         """Note the end of an answer, unless it was an interim one."""
         if self.head is not None and not self.complete:
+            if len(self._fields) > FIELDS_AT_MOST:
+                self._fail("it has too many trailers")
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
 
@@ -218,16 +225,20 @@ class ResponseReader:
         self._fields = []
         self._reason = b""
 
-    def _framing(self, fields: Fields) -> tuple[int | None, bool]:
-        length = fields.read.get("content-length")
-        coding = fields.read.get("transfer-encoding")
-        if length is not None and (coding is not None or not _LENGTH.fullmatch(length)):
-            self._fail("its length could be read two ways")
-        if coding is not None:
+    def _read_framing(self, head: Head) -> None:
+        read = head.fields.read
+        length = read.get("content-length")
+        if "transfer-encoding" in read:
+            if length is not None:
+                self._fail("its length could be read two ways")
             version = self._parser.get_http_version()  # type: ignore[union-attr]
-            if coding.lower() != b"chunked" or version != "1.1":
+            if read["transfer-encoding"].lower() != b"chunked" or version != "1.1":
                 self._fail("its Transfer-Encoding is not plain 'chunked'")
-        return (None if length is None else int(length)), coding is not None
+            head.chunked = True
+        elif length is not None:
+            if not length.isdigit() or len(length) > _DIGITS_AT_MOST:
+                self._fail("its length could be read two ways")
+            head.length = int(length)
 
     def _fail(self, what: str) -> None:
         self._fault = ProtocolError(what)

@@ -23,11 +23,11 @@ class Connection(asyncio.Protocol):
     """Sends requests and reads answers, one exchange at a time.
 
     An exchange is `begin`, `write`s, `head`, then `take` and `more` until `reader.complete`.
-    Whatever fails is a ProxyError, raised to whoever waits; `fail` is the only way to fail.
+    Whatever fails is a ProxyError, raised to whoever waits; `fail` is the only way to fail. Once
+    `deadline` (a time of `now`) has passed, `is_late` says so.
     """
 
     __slots__ = (
-        "_deadline",
         "_drain_deadline",
         "_drained",
         "_error",
@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         "_waiter",
         "active",
         "closed",
+        "deadline",
         "idle_since",
         "reader",
         "sent",
@@ -69,7 +70,7 @@ class Connection(asyncio.Protocol):
         self.sent = False
         self.wrote_all = True
         self.idle_since = 0.0
-        self._deadline = self._drain_deadline = math.inf
+        self.deadline = self._drain_deadline = math.inf
 
     # The exchange.
 
@@ -90,10 +91,6 @@ class Connection(asyncio.Protocol):
         self.sent = True
         self._transport.write(data)
 
-    def wait_for(self, seconds: float | None) -> None:
-        """Fail the exchange (`upstream_timeout`) unless this is called again in time."""
-        self._deadline = math.inf if seconds is None else self._now() + seconds
-
     async def drain(self, within: float) -> None:
         """Wait until the upstream has taken enough of what was written."""
         if self._paused_writing and self._transport is not None:
@@ -105,18 +102,18 @@ class Connection(asyncio.Protocol):
             raise self._error
 
     async def head(self) -> Head:
-        """Wait for the answer's head, for as long as `wait_for` said."""
+        """Wait for the answer's head, until `deadline`."""
         while (head := self.reader.head) is None:
-            await self._wait()
-        self.wait_for(None)
+            await self._news()
+        self.deadline = math.inf
         return head
 
     async def more(self, within: float) -> None:
         """Wait for more of the answer's body, or its end."""
         while not self.reader.has_news:
-            self.wait_for(within)
-            await self._wait()
-            self.wait_for(None)
+            self.deadline = self._now() + within
+            await self._news()
+            self.deadline = math.inf
 
     def take(self) -> list[bytes]:
         """Hand over the body pieces that have come, and let more come."""
@@ -129,7 +126,7 @@ class Connection(asyncio.Protocol):
     def end(self) -> bool:
         """End the exchange; True if the connection can serve another one."""
         self.active = False
-        self._deadline = self._drain_deadline = math.inf
+        self.deadline = self._drain_deadline = math.inf
         usable = (
             self.reader.complete
             and self.reader.keep_alive
@@ -149,7 +146,7 @@ class Connection(asyncio.Protocol):
 
     def is_late(self, now: float) -> bool:
         """Tell whether a deadline has passed; `now` is the clock's."""
-        return now > min(self._deadline, self._drain_deadline)
+        return now > self.deadline or now > self._drain_deadline
 
     def fail(self, error: ProxyError) -> None:
         """End the exchange with an error, and the connection with it."""
@@ -159,14 +156,12 @@ class Connection(asyncio.Protocol):
         self._wake()
         self.abort()
 
-    async def _wait(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Return what ends when something has come; raise what has gone wrong."""
         if self._error is not None:
             raise self._error
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
         for waiter in (self._waiter, self._drained):

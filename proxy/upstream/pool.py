@@ -41,7 +41,7 @@ class Pool:
         limit: int = CONNECTIONS_AT_MOST,
     ) -> None:
         self._dialer = dialer
-        self._now = now
+        self.now = now
         self._connect_timeout = connect_timeout
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -65,13 +65,14 @@ class Pool:
             "opening": self._opening,
         }
 
-    def take(self, *, idle_at_most: float) -> Connection | None:
-        """Return the connection that was used last, if that is at most so many seconds ago."""
-        while self._idle:
-            connection = self._idle[-1]
-            if self._now() - connection.idle_since > idle_at_most:
+    def take(self, since: float) -> Connection | None:
+        """Return the connection that was used last, if that was no earlier than `since`."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.idle_since < since:
+                idle.append(connection)
                 return None
-            self._idle.pop()
             if not connection.closed:
                 return connection
         return None
@@ -136,7 +137,7 @@ class Pool:
         """Open a connection in a place that is already counted in `_opening`."""
         try:
             connection = await self._dialer.open(
-                lambda: Connection(self._loop, self._now, self._lost), within=self._connect_timeout
+                lambda: Connection(self._loop, self.now, self._lost), within=self._connect_timeout
             )
         except BaseException:
             self._opening -= 1
@@ -179,11 +180,11 @@ class Pool:
 
     def _keep(self, connection: Connection) -> None:
         """Give a usable connection to the first in the queue, or hold it idle."""
-        waiter = self._next_waiter()
+        waiter = self._next_waiter() if self._waiters else None
         if waiter is not None:
             waiter.set_result(connection)
         else:
-            connection.idle_since = self._now()
+            connection.idle_since = self.now()
             self._idle.append(connection)
 
     def _vacate(self) -> None:

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import csv
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_END = "/"  # cannot be a segment
 _ANY = "{}"
 _SEGMENTS_AT_MOST = 32
+
+
+class _Node:
+    """What may follow a path's segments so far, and the template that ends here."""
+
+    __slots__ = ("literals", "template", "variable")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.variable: _Node | None = None
+        self.template: str | None = None
 
 
 class Catalogue:
     """The templates of one vendor, as a tree of segments."""
 
     def __init__(self, templates: Iterable[str]) -> None:
-        self._root: dict[str, Any] = {}
+        self._root = _Node()
         self._words: set[str] = {""}
         for template in templates:
             self._add(template)
@@ -31,34 +41,39 @@ class Catalogue:
     def _add(self, template: str) -> None:
         node = self._root
         for segment in template.split("/")[1:]:
-            variable = segment.startswith("{")
-            node = node.setdefault(_ANY if variable else segment, {})
-            if not variable and not segment.isdigit():
-                self._words.add(segment)
-        node[_END] = template
+            if segment.startswith("{"):
+                node.variable = node = node.variable or _Node()
+            else:
+                node = node.literals.setdefault(segment, _Node())
+                if not segment.isdigit():
+                    self._words.add(segment)
+        node.template = template
 
     def template(self, path: str) -> str:
         """Return the template of a path (percent-decoded), with the unknown parts masked."""
-        segments = path.split("/", _SEGMENTS_AT_MOST + 1)[1:]
+        segments = path.split("/", _SEGMENTS_AT_MOST + 1)
+        del segments[0]
         if len(segments) > _SEGMENTS_AT_MOST:
             return "/{}"  # nobody's operation: a log line need not be as long
-        found = _walk(self._root, segments, 0)
+        found = _walk(self._root, segments)
         if found is not None:
             return found
         return "".join(f"/{part if part in self._words else _ANY}" for part in segments)
 
 
-def _walk(node: dict[str, Any], segments: list[str], at: int) -> str | None:
+def _walk(node: _Node, segments: list[str]) -> str | None:
     """Follow literal segments first, variables second, and come back from dead ends."""
-    if at == len(segments):
-        found: str | None = node.get(_END)
-        return found
-    segment = segments[at]
-    literal = node.get(segment) if segment != _END else None
-    if literal is not None and (found := _walk(literal, segments, at + 1)) is not None:
-        return found
-    variable = node.get(_ANY) if segment else None
-    return None if variable is None else _walk(variable, segments, at + 1)
+    for at, segment in enumerate(segments, 1):
+        literals, variable = node.literals, node.variable
+        if segment in literals:
+            if variable is not None and segment:
+                return _walk(literals[segment], segments[at:]) or _walk(variable, segments[at:])
+            node = literals[segment]
+        elif variable is None or not segment:
+            return None
+        else:
+            node = variable
+    return node.template
 
 
 def rows(name: str) -> list[dict[str, str]]:
