@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.errors import ProxyError, problem
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from aiohttp import HttpVersion, StreamReader
     from aiohttp.http import RawRequestMessage
 
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+LAST_CHUNK: Final = b"0\r\n\r\n"
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class CallerTransport(Protocol):
@@ -46,13 +47,13 @@ class Caller:
     """A request as it came, and its answer.
 
     `target`, `fields` and `content` are the request's, as aiohttp read them. `started` tells that
-    the answer's head has left, `sent` counts its body bytes; `keep_alive` tells whether the
-    connection goes on behind it. `waiting_since` is the time (of `drain`'s `now`) from which the
-    caller has taken nothing more.
+    the answer's head has left, `chunked` that its body is sent so, `sent` counts body bytes;
+    `keep_alive` tells whether the connection goes on behind it. `waiting_since` is the time (of
+    `drain`'s `now`) from which the caller has taken nothing more.
     """
 
     __slots__ = (
-        "_chunked",
+        "chunked",
         "connection",
         "content",
         "fields",
@@ -78,21 +79,21 @@ class Caller:
         self.waiting_since = math.inf
         self.started = False
         self.sent = 0
-        self._chunked = False
+        self.chunked = False
 
     def head(
-        self, status: int, reason: bytes, lines: Iterable[bytes], *, framed: bool
+        self, status: int, reason: bytes, lines: Iterable[bytes], length: int | None
     ) -> list[bytes]:
         """Make an answer's head, of the lines given and those that belong to the connection.
 
-        `framed` tells that the answer has no body or that the lines have its length; else it is
-        sent chunked, or ended by closing the connection.
+        `length` is None for a body whose length the lines do not have: it is sent chunked, or
+        ended by closing the connection.
         """
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *lines]
-        if framed:
+        if length is not None:
             pass
         elif self.version >= (1, 1):
-            self._chunked = True
+            self.chunked = True
             parts.append(b"Transfer-Encoding: chunked\r\n")
         else:
             self.keep_alive = False
@@ -103,16 +104,15 @@ class Caller:
         parts.append(b"\r\n")
         return parts
 
-    def frame(self, pieces: list[bytes], *, last: bool) -> list[bytes]:
-        """Put body pieces into the answer's framing."""
+    def frame(self, pieces: list[bytes]) -> list[bytes]:
+        """Put body pieces into the answer's framing; LAST_CHUNK is to follow the last `chunked`."""
         if self.method == "HEAD":
             return []
         size = sum(map(len, pieces))
         self.sent += size
-        if not self._chunked:
-            return pieces
-        framed = [b"%x\r\n" % size, *pieces, b"\r\n"] if size else []
-        return [*framed, b"0\r\n\r\n"] if last else framed
+        if self.chunked and size:
+            return [b"%x\r\n" % size, *pieces, b"\r\n"]
+        return pieces
 
     def write(self, data: bytes) -> None:
         """Send; ConnectionResetError if the caller has gone."""
@@ -133,8 +133,8 @@ class Caller:
         reason = _PHRASES[status]
         if body:
             lines = [*lines, b"Content-Length: %d\r\n" % len(body)]
-        head = self.head(status, reason, lines, framed=True)
-        self.write(b"".join(head + self.frame([body], last=True)))
+        head = self.head(status, reason, lines, len(body))
+        self.write(b"".join(head + self.frame([body])))
 
     def answer_error(
         self, error: ProxyError, lines: Iterable[bytes], *, route: str, request_id: str

@@ -20,7 +20,7 @@ from proxy.credentials.base import Outgoing
 from proxy.errors import ProxyError, bad_request
 from proxy.headers import RequestSorter
 from proxy.observe import CALLER_CLOSED, Event
-from proxy.relay import relay
+from proxy.relay import relay_stream, relay_whole
 from proxy.send import Sending
 
 if TYPE_CHECKING:
@@ -48,18 +48,18 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._start = os.urandom(6).hex()
-        self._block = -1
-        self._prefix = ""
-        self._count = 0
+        self._block = 0
+        self._prefix = f"{self._start}{0:09x}"
+        self._number = 0
 
     def make(self) -> str:
         """Return the next id."""
-        block, number = divmod(self._count, len(_SUFFIXES))
-        if block != self._block:
-            self._block = block
-            self._prefix = f"{self._start}{block:09x}"
-        self._count += 1
-        return self._prefix + _SUFFIXES[number]
+        self._number += 1
+        if self._number == len(_SUFFIXES):
+            self._number = 0
+            self._block += 1
+            self._prefix = f"{self._start}{self._block:09x}"
+        return self._prefix + _SUFFIXES[self._number]
 
 
 class Context(Protocol):
@@ -210,7 +210,12 @@ class Exchange:
         )
         reply = await sending.reply()
         self._event.status = reply.head.status
-        await relay(reply, sending, caller, self._id_line, self._cors)
+        if reply.connection is None:
+            relay_whole(reply, sending, caller, self._id_line, self._cors)
+            if caller.connection.writing_paused:
+                await caller.drain(context.clock.now)
+        else:
+            await relay_stream(reply, sending, caller, self._id_line, self._cors)
 
     def _take_request_id(self, given: bytes | None) -> None:
         if given is not None and _REQUEST_ID.fullmatch(given):

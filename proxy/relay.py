@@ -4,59 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.caller import LAST_CHUNK
+
 if TYPE_CHECKING:
     from proxy.caller import Caller
     from proxy.send import Reply, Sending
     from proxy.upstream.codec import Head
-    from proxy.upstream.connection import Connection
 
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
-async def relay(
+def relay_whole(
     reply: Reply, sending: Sending, caller: Caller, id_line: bytes, cors: list[bytes]
 ) -> None:
-    """Pass one answer on: its fields in their order, ours behind them, its body as it comes.
+    """Pass on an answer that is all there: its fields in their order, ours behind them, its body.
 
-    `cors` are the lines that a browser needs, in place of the upstream's. The reply's connection
-    is given back, whatever happens.
+    `cors` are the lines that a browser needs, in place of the upstream's.
     """
-    connection = reply.connection
-    if connection is not None:
-        try:
-            start = _start(reply.head, sending, caller, id_line, cors)
-            await _stream(connection, start, reply.pieces, sending, caller)
-        finally:
-            sending.finish(reply)
-        return
     data = _start(reply.head, sending, caller, id_line, cors)  # it settles the framing
     if reply.head.status not in _BODILESS:
-        data += caller.frame(reply.pieces, last=True)
+        data += caller.frame(reply.pieces)
+        if caller.chunked:
+            data.append(LAST_CHUNK)
     caller.write(b"".join(data))
-    if caller.connection.writing_paused:
-        await caller.drain(sending.route.pool.now)
 
 
-async def _stream(
-    connection: Connection,
-    start: list[bytes],
-    pieces: list[bytes],
-    sending: Sending,
-    caller: Caller,
+async def relay_stream(
+    reply: Reply, sending: Sending, caller: Caller, id_line: bytes, cors: list[bytes]
 ) -> None:
-    """Send an answer as it comes, no faster than the caller takes it."""
-    complete = False
-    while True:
-        data = start + caller.frame(pieces, last=complete)
-        if data:
+    """Pass on an answer as it comes, no faster than the caller takes it; as `relay_whole`.
+
+    The reply's connection is given back, whatever happens.
+    """
+    connection, route = reply.connection, sending.route
+    assert connection is not None  # noqa: S101 - a reply without one is whole
+    reader = connection.reader
+    try:
+        data = _start(reply.head, sending, caller, id_line, cors)
+        data += caller.frame(reply.pieces)
+        while True:
+            is_last = reader.complete and not reader.size
+            if is_last and caller.chunked:
+                data.append(LAST_CHUNK)
             caller.write(b"".join(data))
-        if caller.connection.writing_paused:
-            await caller.drain(sending.route.pool.now)
-        if complete:
-            return
-        await connection.more(sending.route.timeout.idle)
-        start, pieces, complete = [], connection.take(), connection.reader.complete
+            if caller.connection.writing_paused:
+                await caller.drain(route.pool.now)
+            if is_last:
+                return
+            await connection.more(route.timeout.idle)
+            data = caller.frame(connection.take())
+    finally:
+        sending.finish(reply)
 
 
 def _start(
@@ -73,7 +72,7 @@ def _start(
         lines = _without(lines, b"access-control-")
     lines.append(id_line)
     lines += cors
-    return caller.head(status, head.reason, lines, framed=bodiless or head.length is not None)
+    return caller.head(status, head.reason, lines, 0 if bodiless else head.length)
 
 
 def _relocated(lines: list[bytes], location: bytes) -> list[bytes]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from proxy.body import NO_BODY
@@ -127,9 +128,10 @@ class Sending:
         What is attached is made anew whenever time has passed since: a token may have expired, and
         Eko takes no stamp twice. The one that was used is returned too.
         """
-        pool, credential = self.route.pool, self.route.credential
-        idle = IDLE_AT_MOST if self._outgoing.method in _SAFE else IDLE_AT_MOST_UNSAFE
-        connection = pool.take(self.route.pool.now() - idle)
+        pool, idle = self.route.pool, IDLE_AT_MOST_UNSAFE
+        if self._outgoing.method in _SAFE:
+            idle = IDLE_AT_MOST
+        connection = pool.take(pool.now() - idle)
         if connection is not None:
             try:
                 return await self._converse(connection, authorization), authorization
@@ -138,7 +140,7 @@ class Sending:
                     raise
         connection = await pool.acquire()
         try:
-            authorization = await credential.authorise(self._outgoing)
+            authorization = await self.route.credential.authorise(self._outgoing)
         except BaseException:
             pool.release(connection)
             raise
@@ -160,20 +162,23 @@ class Sending:
 
     async def _converse(self, connection: Connection, authorization: Authorization) -> Reply:
         """Run one exchange up to the answer's head, or to its end if that has come with it."""
+        pool, reader = self.route.pool, connection.reader
         self.attempts += 1
-        began = self.route.pool.now()
+        began = pool.now()
         try:
-            connection.begin(bodiless=self._outgoing.method == "HEAD")
+            connection.begin(self._outgoing.method)
             self._send(connection, authorization, began)
-            head = await connection.head()
+            while (head := reader.head) is None:
+                await connection.news()
         except BaseException:
             self._release(connection)
             raise
-        self.took = self.route.pool.now() - began
+        connection.deadline = math.inf
+        self.took = pool.now() - began
         pieces = connection.take()
-        if not connection.reader.complete or not connection.wrote_all:
+        if not reader.complete or not connection.wrote_all:
             return Reply(head, pieces, connection)
-        self.route.pool.release(connection)
+        pool.release(connection)
         return Reply(head, pieces, None)
 
     def _send(self, connection: Connection, authorization: Authorization, now: float) -> None:

@@ -339,6 +339,7 @@ async def _read_rest(content: StreamReader) -> None:
     """
     try:
         async with asyncio.timeout(_LINGER):
+            await asyncio.sleep(0)  # only then has an upload that was cancelled let go of it
             while not content.is_eof():
                 await content.readany()
     except Exception:  # noqa: BLE001, S110 - too late, or broken framing: the connection ends

@@ -169,6 +169,24 @@ async def test_an_answer_that_comes_early_is_passed_on_while_the_upload_still_ru
         assert len(upstream.connections[0].received) < HELD_AT_MOST
 
 
+async def test_after_an_early_answer_the_rest_of_an_upload_is_read_before_the_connection_ends() -> (
+    None
+):
+    async def play(wire: UpstreamWire) -> None:
+        await wire.head()
+        await wire.some()
+
+    async with running(play) as (_, proxy, client):
+        await client.send(request("POST", "/", CHUNKED), b"5\r\nfirst\r\n")
+        assert (await client.answer()).get("X-Ekeko-Error") == "upstream_closed"
+        await until(lambda: not proxy.route("plain").in_flight)
+        await settle()
+        # Closing before all of it has come would reset the connection, and the answer be lost.
+        assert not client.reader.at_eof()
+        await client.send(b"0\r\n\r\n")
+        assert await client.rest() == b""
+
+
 # What is broken off never looks complete.
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.server import CallerConnection, Listener
-    from tests.support import Proxy
+    from tests.support import Proxy, UpstreamWire
 
 
 def listener(proxy: Proxy) -> Listener:
@@ -94,6 +94,47 @@ async def test_a_second_head_has_as_much_time_as_the_first() -> None:
         await client.send(b"GET ")
         await until(lambda: caller.head_since < float("inf"))
         listener(proxy).sweep(in_seconds(1000))
+        assert await client.rest() == b""
+
+
+async def test_a_part_of_a_head_behind_a_request_has_as_much_time_as_any() -> None:
+    may_answer = asyncio.Event()
+
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await may_answer.wait()
+        await wire.send(answer())
+        await wire.rest()
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("GET", "/"))
+        await until(lambda: upstream.connections)
+        await client.send(b"GET /second HT")
+        (caller,) = listener(proxy)._callers
+        await until(lambda: caller._behind)
+        may_answer.set()
+        assert (await client.answer()).status == 200
+        await until(lambda: caller.head_since < float("inf"))
+        listener(proxy).sweep(in_seconds(1000))
+        assert await client.rest() == b""
+
+
+async def test_a_caller_that_is_idle_for_more_than_an_hour_is_let_go() -> None:
+    async with (
+        ScriptedUpstream([answer()] * 2) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        for _ in range(2):
+            assert (await client.ask("GET", "/")).status == 200
+            await until(lambda: next(iter(listener(proxy)._callers)).is_idle)
+            listener(proxy).sweep(in_seconds(0))
+            listener(proxy).sweep(in_seconds(3500))
+        listener(proxy).sweep(in_seconds(3700))
         assert await client.rest() == b""
 
 

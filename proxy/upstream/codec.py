@@ -87,11 +87,11 @@ class ResponseReader:
         self.pieces: list[bytes] = []
         self.size = 0
 
-    def expect(self, *, bodiless: bool) -> None:
-        """Get ready for the answer to a request; `bodiless` for HEAD."""
+    def expect(self, method: str) -> None:
+        """Get ready for the answer to a request."""
         if self._parser is None:
             self._parser = HttpResponseParser(self)
-        self._bodiless = bodiless
+        self._bodiless = method == "HEAD"
         self._fault: ProtocolError | None = None
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []

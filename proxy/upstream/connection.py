@@ -12,8 +12,6 @@ from proxy.upstream.codec import ProtocolError, ResponseReader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.upstream.codec import Head
-
 # Body bytes held for a slow caller before the upstream is made to wait, and when it may go on.
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
@@ -22,7 +20,8 @@ LOW_WATER: Final = 64 * 1024
 class Connection(asyncio.Protocol):
     """Sends requests and reads answers, one exchange at a time.
 
-    An exchange is `begin`, `write`s, `head`, then `take` and `more` until `reader.complete`.
+    An exchange is `begin`, `write`s, `news` until `reader.head` has come, then `take` and `more`
+    until `reader.complete`.
     Whatever fails is a ProxyError, raised to whoever waits; `fail` is the only way to fail. Once
     `deadline` (a time of `now`) has passed, `is_late` says so.
     """
@@ -74,13 +73,13 @@ class Connection(asyncio.Protocol):
 
     # The exchange.
 
-    def begin(self, *, bodiless: bool) -> None:
-        """Start an exchange; `bodiless` if its request is a HEAD."""
+    def begin(self, method: str) -> None:
+        """Start an exchange, by its request's method."""
         self.active = True
         self.sent = False
         self.wrote_all = False
         self._error = None
-        self.reader.expect(bodiless=bodiless)
+        self.reader.expect(method)
 
     def write(self, data: bytes) -> None:
         """Send a part of the request."""
@@ -101,18 +100,21 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
 
-    async def head(self) -> Head:
-        """Wait for the answer's head, until `deadline`."""
-        while (head := self.reader.head) is None:
-            await self._news()
-        self.deadline = math.inf
-        return head
+    def news(self) -> asyncio.Future[None]:
+        """Return what ends when a part of the answer has come; raise what has gone wrong.
+
+        Not a coroutine: each exchange waits here, and a coroutine costs more than the waiting.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     async def more(self, within: float) -> None:
         """Wait for more of the answer's body, or its end."""
         while not self.reader.has_news:
             self.deadline = self._now() + within
-            await self._news()
+            await self.news()
             self.deadline = math.inf
 
     def take(self) -> list[bytes]:
@@ -155,13 +157,6 @@ class Connection(asyncio.Protocol):
             self._error = error
         self._wake()
         self.abort()
-
-    def _news(self) -> asyncio.Future[None]:
-        """Return what ends when something has come; raise what has gone wrong."""
-        if self._error is not None:
-            raise self._error
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
 
     def _wake(self) -> None:
         for waiter in (self._waiter, self._drained):

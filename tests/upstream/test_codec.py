@@ -40,13 +40,13 @@ class Read(NamedTuple):
 
 def read(*pieces: bytes, bodiless: bool = False, eof: bool = False) -> Read:
     reader = ResponseReader()
-    reader.expect(bodiless=bodiless)
+    reader.expect("HEAD" if bodiless else "GET")
     return read_with(reader, *pieces, eof=eof)
 
 
 def read_lazily(pieces: Iterator[bytes]) -> None:
     reader = ResponseReader()
-    reader.expect(bodiless=False)
+    reader.expect("GET")
     for piece in pieces:
         reader.feed(piece)
 
@@ -216,7 +216,7 @@ def test_a_body_that_breaks_off_never_looks_complete(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 2", OK, OK + b"Content-Length: 0\r\n"])
 def test_a_head_that_breaks_off_is_no_answer(data: bytes) -> None:
     reader = ResponseReader()
-    reader.expect(bodiless=False)
+    reader.expect("GET")
     reader.feed(data)
     assert not reader.eof()
     assert reader.head is None
@@ -385,18 +385,18 @@ def test_one_reader_reads_many_answers() -> None:
     for number in range(3):
         for data, expected in GOOD.values():
             if expected.keep_alive:
-                reader.expect(bodiless=False)
+                reader.expect("GET")
                 assert read_with(reader, data[: number + 1], data[number + 1 :]) == expected
         for data in TO_HEAD.values():
-            reader.expect(bodiless=True)
+            reader.expect("HEAD")
             assert read_with(reader, data).complete
 
 
 def test_nothing_of_one_answer_is_left_for_the_next() -> None:
     reader = ResponseReader()
-    reader.expect(bodiless=False)
+    reader.expect("GET")
     reader.feed(OK + b"Content-Length: 11\r\nX: y\r\n\r\n" + CANARY)
-    reader.expect(bodiless=False)
+    reader.expect("GET")
     assert reader.head is None
     assert reader.untouched
     assert not reader.has_news
@@ -406,7 +406,7 @@ def test_nothing_of_one_answer_is_left_for_the_next() -> None:
 
 def test_pieces_are_handed_over_once_and_counted_until_then() -> None:
     reader = ResponseReader()
-    reader.expect(bodiless=False)
+    reader.expect("GET")
     reader.feed(OK + b"Content-Length: 4\r\n\r\nab")
     assert (reader.size, reader.has_news, reader.complete) == (2, True, False)
     assert reader.take() == [b"ab"]

@@ -10,6 +10,7 @@ import pytest
 from proxy.errors import ProxyError
 from proxy.upstream.connection import HIGH_WATER, Connection
 from tests.support import settle
+from tests.upstream.support import head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def connected() -> tuple[Connection, Transport, list[Connection]]:
 def asked() -> tuple[Connection, Transport]:
     """Have a connection on which a whole request has left."""
     connection, transport, _ = connected()
-    connection.begin(bodiless=False)
+    connection.begin("GET")
     connection.write(b"GET / HTTP/1.1\r\n\r\n")
     connection.wrote_all = True
     return connection, transport
@@ -60,14 +61,14 @@ def asked() -> tuple[Connection, Transport]:
 
 async def failure(connection: Connection) -> ProxyError:
     with pytest.raises(ProxyError) as caught:
-        await connection.head()
+        await head(connection)
     return caught.value
 
 
 async def test_an_exchange_leaves_a_connection_that_can_serve_another() -> None:
     connection, transport = asked()
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    assert (await connection.head()).status == 200
+    assert (await head(connection)).status == 200
     assert connection.take() == [b"ok"]
     assert connection.end()
     assert not transport.aborted
@@ -110,9 +111,7 @@ async def test_who_waits_is_told_when_the_connection_is_lost(
     for waiting in ("head", "drain"):
         connection, _ = asked()
         connection.pause_writing()
-        task = asyncio.ensure_future(
-            connection.head() if waiting == "head" else connection.drain(5)
-        )
+        task = asyncio.ensure_future(head(connection) if waiting == "head" else connection.drain(5))
         await settle()
         end(connection)
         with pytest.raises(ProxyError) as caught:
@@ -124,7 +123,7 @@ async def test_a_close_before_anything_was_sent_says_so() -> None:
     connection, _, lost = connected()
     connection.connection_lost(None)
     assert lost == [connection]
-    connection.begin(bodiless=False)
+    connection.begin("GET")
     with pytest.raises(ProxyError) as caught:
         connection.write(b"x")
     assert (caught.value.code, caught.value.sent) == ("upstream_closed", False)
@@ -134,7 +133,7 @@ async def test_a_close_before_anything_was_sent_says_so() -> None:
 async def test_a_close_within_an_answer_is_told_from_one_before_it() -> None:
     connection, _ = asked()
     connection.data_received(HEAD + b"part")
-    assert (await connection.head()).length == 1_000_000
+    assert (await head(connection)).length == 1_000_000
     connection.take()
     more = asyncio.create_task(connection.more(5))
     await settle()
@@ -146,7 +145,7 @@ async def test_a_close_within_an_answer_is_told_from_one_before_it() -> None:
 async def test_a_close_ends_an_answer_of_unknown_length_as_it_should() -> None:
     connection, _ = asked()
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nall of it")
-    await connection.head()
+    await head(connection)
     assert connection.take() == [b"all of it"]
     connection.connection_lost(None)
     await connection.more(5)
@@ -157,7 +156,7 @@ async def test_a_close_ends_an_answer_of_unknown_length_as_it_should() -> None:
 async def test_a_reset_does_not_end_an_answer_of_unknown_length() -> None:
     connection, _ = asked()
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\npart")
-    await connection.head()
+    await head(connection)
     connection.take()
     connection.connection_lost(ConnectionResetError())
     with pytest.raises(ProxyError):
@@ -212,7 +211,7 @@ async def test_an_end_of_stream_on_an_idle_connection_is_noticed_at_once() -> No
 async def test_a_connection_that_is_to_close_is_not_used_again(answer: bytes) -> None:
     connection, transport = asked()
     connection.data_received(answer)
-    assert (await connection.head()).status == 200
+    assert (await head(connection)).status == 200
     assert not connection.end()
     assert transport.aborted
 
@@ -221,16 +220,16 @@ async def test_an_answer_before_the_requests_end_costs_the_connection() -> None:
     connection, transport = asked()
     connection.wrote_all = False
     connection.data_received(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
-    assert (await connection.head()).status == 413
+    assert (await head(connection)).status == 413
     assert not connection.end()
     assert transport.aborted
 
 
 async def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
     connection, _ = asked()
-    waiting = asyncio.create_task(connection.head())
+    waiting = asyncio.create_task(head(connection))
     await settle()
     waiting.cancel()
     await asyncio.wait([waiting])
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    assert (await connection.head()).status == 200
+    assert (await head(connection)).status == 200

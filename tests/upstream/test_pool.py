@@ -16,6 +16,7 @@ from proxy.model import Tls
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import IDLE_AT_MOST, Pool
 from tests.support import ScriptedUpstream, answer, settle, until
+from tests.upstream.support import head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +38,10 @@ def pool_of(upstream: ScriptedUpstream, *, limit: int = 10, timeout: float = 5) 
 
 async def converse(connection: Connection) -> bytes:
     """Run one exchange to its end."""
-    connection.begin(bodiless=False)
+    connection.begin("GET")
     connection.write(ASK)
     connection.wrote_all = True
-    await connection.head()
+    await head(connection)
     body = connection.take()
     while not connection.reader.complete:
         await connection.more(5)
@@ -125,7 +126,7 @@ async def test_the_place_of_a_connection_that_is_lost_goes_to_who_waits() -> Non
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
         await settle()
-        held.begin(bodiless=False)
+        held.begin("GET")
         pool.release(held)  # in the middle of an exchange: not to be used again
         fresh = await waiting
         assert fresh is not held
@@ -248,10 +249,10 @@ async def test_a_connection_given_back_before_its_answer_has_ended_is_closed() -
     async with ScriptedUpstream([answer(b"x" * 100)[:-50]]) as upstream:
         pool = pool_of(upstream)
         connection = await pool.acquire()
-        connection.begin(bodiless=False)
+        connection.begin("GET")
         connection.write(ASK)
         connection.wrote_all = True
-        await connection.head()
+        await head(connection)
         pool.release(connection)
         assert connection.closed
         await until(lambda: pool.counts() == NOTHING)
@@ -261,9 +262,9 @@ async def test_a_connection_given_back_before_its_request_has_ended_is_closed() 
     async with ScriptedUpstream([answer()]) as upstream:
         pool = pool_of(upstream)
         connection = await pool.acquire()
-        connection.begin(bodiless=False)
+        connection.begin("GET")
         connection.write(ASK)
-        await connection.head()
+        await head(connection)
         pool.release(connection)
         assert connection.closed
         await until(lambda: pool.counts() == NOTHING)
@@ -335,7 +336,7 @@ class Schedule:
     def break_off(self) -> None:
         if self.held:
             connection = self.held.pop()
-            connection.begin(bodiless=False)
+            connection.begin("GET")
             self.pool.release(connection)
 
     def cancel(self) -> None:
