@@ -38,6 +38,10 @@ class CallerTransport(Protocol):
         """Wait until it does; ConnectionError if it has gone."""
         ...
 
+    def switch(self) -> StreamReader:
+        """Return what it brings from here, which is not HTTP; ConnectionError if it cannot be."""
+        ...
+
     def cancel(self) -> None:
         """Raise CancelledError where its request is being served."""
         ...

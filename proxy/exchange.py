@@ -22,6 +22,7 @@ from proxy.headers import RequestSorter
 from proxy.observe import CALLER_CLOSED, Event
 from proxy.relay import relay_stream, relay_whole
 from proxy.send import Sending
+from proxy.tunnel import SWITCHING_PROTOCOLS, Tunnel, protocol_asked_for, switch_lines
 
 if TYPE_CHECKING:
     from proxy.body import Budget, RequestBody
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from proxy.observe import Observer
     from proxy.route import Route
     from proxy.routing import Prefixes
+    from proxy.send import Reply
     from proxy.target import Target
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class Exchange:
         "_overdue",
         "_route",
         "_sending",
+        "_tunnel",
         "caller",
     )
 
@@ -100,6 +103,7 @@ class Exchange:
         self._route: Route | None = None
         self._body: RequestBody = NO_BODY
         self._sending: Sending | None = None
+        self._tunnel: Tunnel | None = None
         self._cors: list[bytes] = []
         self._overdue: ProxyError | None = None
         if context.draining:
@@ -208,14 +212,34 @@ class Exchange:
             fields,
             body,
         )
+        if "upgrade" in fields.read and not sending.is_financial:
+            self._ask_to_switch(sending, fields, body)
         reply = await sending.reply()
         self._event.status = reply.head.status
-        if reply.connection is None:
+        if sending.upgrade is not None and reply.head.status == SWITCHING_PROTOCOLS:
+            await self._switch(route, sending, reply)
+        elif reply.connection is None:
             relay_whole(reply, sending, caller, self._id_line, self._cors)
             if caller.connection.writing_paused:
                 await caller.drain(context.clock.now)
         else:
             await relay_stream(reply, sending, caller, self._id_line, self._cors)
+
+    def _ask_to_switch(self, sending: Sending, fields: Fields, body: RequestBody) -> None:
+        sending.upgrade = protocol_asked_for(self.caller, fields.read, body)
+        if sending.upgrade is not None:
+            fields.lines.append(switch_lines(sending.upgrade))
+
+    async def _switch(self, route: Route, sending: Sending, reply: Reply) -> None:
+        """Pass on what is not HTTP any more."""
+        assert sending.upgrade is not None  # noqa: S101 - as the caller of this has seen
+        tunnel = self._tunnel = Tunnel(route, self.caller, reply)
+        try:
+            start = [b"HTTP/1.1 101 %b\r\n" % reply.head.reason, *reply.head.fields.lines]
+            own = [self._id_line, *self._cors, switch_lines(sending.upgrade), b"\r\n"]
+            await tunnel.run(b"".join(start + own), reply.pieces)
+        finally:
+            sending.finish(reply)
 
     def _take_request_id(self, given: bytes | None) -> None:
         if given is not None and _REQUEST_ID.fullmatch(given):
@@ -272,7 +296,7 @@ class Exchange:
     def report(self) -> None:
         """Tell the observer what happened; its failure is nobody's but its own."""
         event, sending, context = self._event, self._sending, self._context
-        event.bytes_in = self._body.received
+        event.bytes_in = (self._tunnel or self._body).received
         event.bytes_out = self.caller.sent
         if sending is not None:
             event.attempts = sending.attempts

@@ -42,7 +42,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _FRAMING: Final = frozenset({"content-length", "host"})
 _READ_ALONE: Final = frozenset(
-    {"connection", "expect", "host", "transfer-encoding", "x-request-id"}
+    {"connection", "expect", "host", "transfer-encoding", "upgrade", "x-request-id"}
 )
 _READ_AND_PASSED: Final = frozenset({"content-length", "content-type", "origin", "sec-fetch-site"})
 _ORDINARY_CONNECTION: Final = frozenset({b"", b"close", b"keep-alive", b"Keep-Alive", b"Close"})
@@ -152,7 +152,7 @@ class RequestSorter(_Sorter):
 class ResponseSorter(_Sorter):
     """Sorts an upstream's fields. Its copies of what the proxy itself answers are dropped."""
 
-    _READ_ALONE = frozenset({"connection", "transfer-encoding"})
+    _READ_ALONE = frozenset({"connection", "transfer-encoding", "upgrade"})
     _READ_AND_PASSED = frozenset({"content-length", "location"})
     _OURS = frozenset({"x-ekeko-error", "x-request-id"})
 

@@ -52,6 +52,7 @@ class Sending:
 
     `target` is the request target as it is sent, `fields` has the lines that go with it. `attempts`
     counts how often the request was begun, `took` is the time in seconds to the last answer's head.
+    `upgrade` is the protocol to switch to, if the request asks for one.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Sending:
         "attempts",
         "route",
         "took",
+        "upgrade",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class Sending:
         self._fields = fields
         self._body = body
         self._uploading: asyncio.Task[None] | None = None
+        self.upgrade: bytes | None = None
         self.attempts = 0
         self.took: float | None = None
 
@@ -166,7 +169,7 @@ class Sending:
         self.attempts += 1
         began = pool.now()
         try:
-            connection.begin(self._outgoing.method)
+            connection.begin(self._outgoing.method, self.upgrade)
             self._send(connection, authorization, began)
             while (head := reader.head) is None:
                 await connection.news()

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, _ErrInfo
@@ -22,7 +22,6 @@ from proxy.errors import ProxyError, bad_request, problem
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from aiohttp import StreamReader
     from aiohttp.http import RawRequestMessage
 
     from proxy.addresses import Listen
@@ -37,6 +36,7 @@ _FIELDS_AT_MOST: Final = 100
 _KEEP_ALIVE: Final = 3600.0
 _LINGER: Final = 10.0  # seconds
 _AT_ONCE: Final = 0.01  # seconds
+_END: Final = b"\r\n\r\n"
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 
 
@@ -62,6 +62,7 @@ class CallerConnection(web.RequestHandler):
     __slots__ = (
         "_behind",
         "_content",
+        "_ends_head",
         "_heard",
         "_listener",
         "busy",
@@ -77,6 +78,7 @@ class CallerConnection(web.RequestHandler):
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
         self._behind = False  # something has come behind the request that is being served
+        self._ends_head = True  # what came last ended with a head
         self.busy = False
         self.head_since = math.inf
         self.idle_since = math.inf
@@ -112,9 +114,17 @@ class CallerConnection(web.RequestHandler):
         elif self.busy and not self._behind and self._content.is_eof():
             self._behind = True
         super().data_received(data)
-        if self.busy and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            # aiohttp would tell only who comes next.
-            self._content.set_exception(ValueError("broken framing"))
+        if self._messages:
+            self._look_at(self._messages[-1][0], data)
+
+    def _look_at(self, message: RawRequestMessage | _ErrInfo, data: bytes) -> None:
+        """See to what aiohttp's parser does not tell of a message that came with `data`."""
+        if isinstance(message, _ErrInfo):
+            if self.busy:  # aiohttp would tell only who comes next
+                self._content.set_exception(ValueError("broken framing"))
+        elif message.upgrade:
+            # Unless it is a WebSocket's, the parser drops what stands behind it.
+            self._ends_head = data.find(_END) + len(_END) == len(data)
 
     async def start(self) -> None:
         """Serve one request after another: aiohttp runs this once, as the connection's task.
@@ -147,6 +157,8 @@ class CallerConnection(web.RequestHandler):
                 handler.reject(Caller(self, ERROR, content), _refusal(message))
                 return
             caller = Caller(self, message, content)
+            if message.upgrade and not self._upgraded and not self._ends_head:
+                caller.keep_alive = False  # its caller will see what was not answered
             self.busy = True
             await handler.handle(caller)
             self.busy = False
@@ -199,6 +211,18 @@ class CallerConnection(web.RequestHandler):
     def drain(self) -> Awaitable[None]:
         """Wait until the caller takes more; ConnectionError if it has gone."""
         return self._drain_helper()
+
+    def switch(self) -> StreamReader:
+        """Stop reading HTTP: what the caller sends from here is a stream.
+
+        ConnectionError if it spoke before the switch, and was taken for speaking HTTP.
+        """
+        if not self._upgraded and (self._behind or not self._ends_head):
+            raise ConnectionResetError("the caller did not wait for the switch")
+        self._upgraded = True
+        self._content = StreamReader(self, self._read_bufsize, loop=self._loop)
+        self.set_parser(cast("Any", _Unparsed(self._content)))
+        return self._content
 
     def cancel(self) -> None:
         """Raise CancelledError where a request is being served."""
@@ -325,6 +349,19 @@ class Room:
     def give_back(self) -> None:
         """Free a place."""
         self.taken -= 1
+
+
+class _Unparsed:
+    """Stands where aiohttp would have a WebSocket's reader."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self.feed_eof = content.feed_eof
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take what came; it never ends by itself."""
+        self._content.feed_data(data)
+        return False, b""
 
 
 async def _unused(request: web.BaseRequest) -> web.StreamResponse:

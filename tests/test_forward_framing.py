@@ -319,22 +319,6 @@ async def test_callers_on_one_route_do_not_wait_for_one_another() -> None:
         assert (await slow.answer()).body == b"/slow"
 
 
-async def test_an_upgrade_that_is_not_made_leaves_an_ordinary_connection() -> None:
-    wish = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
-    async with (
-        ScriptedUpstream([answer(b"no"), answer(b"next")]) as upstream,
-        plain_proxy(upstream.url) as proxy,
-        raw_client(proxy.plain) as client,
-    ):
-        got = await client.ask("GET", "/", wish)
-        assert got.body == b"no"
-        assert upstream.requests[0].get("Upgrade") is None
-        if got.get("Connection") == "close":
-            assert await client.rest() == b""
-        else:
-            assert (await client.ask("GET", "/")).body == b"next"
-
-
 async def test_an_answer_shorter_than_its_length_breaks_the_callers_connection() -> None:
     async def play(wire: UpstreamWire) -> None:
         await wire.request()

@@ -58,7 +58,8 @@ class ResponseReader:
     """Reads the answers of one connection, one after another: `expect`, then `feed`.
 
     `head` is set once the final head is whole, `complete` once the body is. `pieces` collects body
-    bytes for whoever takes them, `size` counts those not taken.
+    bytes for whoever takes them, `size` counts those not taken. Once `switched`, by a 101 that was
+    asked for, every byte is such a byte.
     """
 
     __slots__ = (
@@ -70,12 +71,14 @@ class ResponseReader:
         "_parser",
         "_reason",
         "_until_close",
+        "_upgrade",
         "complete",
         "head",
         "keep_alive",
         "pieces",
         "received",
         "size",
+        "switched",
     )
 
     def __init__(self) -> None:
@@ -86,12 +89,14 @@ class ResponseReader:
         self.head: Head | None = None
         self.pieces: list[bytes] = []
         self.size = 0
+        self.switched = False
 
-    def expect(self, method: str) -> None:
-        """Get ready for the answer to a request."""
+    def expect(self, method: str, upgrade: bytes | None = None) -> None:
+        """Get ready for the answer to a request; `upgrade` is the protocol that it asks for."""
         if self._parser is None:
             self._parser = HttpResponseParser(self)
         self._bodiless = method == "HEAD"
+        self._upgrade = upgrade
         self._fault: ProtocolError | None = None
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
@@ -113,11 +118,15 @@ class ResponseReader:
         if self.complete:
             self.keep_alive = False
             return
+        if self.switched:
+            self._pass(data)
+            return
         self._fed += len(data)
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]  # made by expect
-        except HttpParserUpgrade:
-            raise ProtocolError("it switched protocols unasked") from None
+        except HttpParserUpgrade as end:
+            self._leave_http(data[end.args[0] :])
+            return
         except HttpParserError:
             self._misparsed()
         if self.head is None and self._fed > HEAD_BYTES_AT_MOST:
@@ -129,9 +138,20 @@ class ResponseReader:
 
     def eof(self) -> bool:
         """Take the end of the stream; True if it ends the answer as it should."""
-        if self.head is not None and self._until_close:
+        if self.switched or (self.head is not None and self._until_close):
             self.complete = True
         return self.complete
+
+    def _leave_http(self, rest: bytes) -> None:
+        if not self.switched:
+            raise ProtocolError("it switched protocols unasked") from None
+        self._pass(rest)
+
+    def _pass(self, data: bytes) -> None:
+        """Take what is not HTTP any more."""
+        if data:
+            self.pieces.append(data)
+            self.size += len(data)
 
     def take(self) -> list[bytes]:
         """Hand over the body pieces that have come."""
@@ -173,12 +193,16 @@ class ResponseReader:
             self._fail("it has too many header fields")
         if self._reason not in _USUAL_REASONS and not _REASON.fullmatch(self._reason):
             self._fail("its status line holds a control character")
-        if status < _FINAL:
+        is_switch = status == _SWITCHING_PROTOCOLS and self._upgrade is not None
+        if status < _FINAL and not is_switch:
             self._swallow(status)
             return
         if self._fed > HEAD_BYTES_AT_MOST and _size(self._fields) > HEAD_BYTES_AT_MOST:
             self._fail("its head is too large")  # it came in one piece with the rest
         head = Head(status, self._reason, _SORTER.sort(self._fields))
+        if is_switch:
+            self._switch(head)
+            return
         self._read_framing(head)
         self.head = head
         self._fields = []
@@ -202,7 +226,7 @@ class ResponseReader:
 
     def on_message_complete(self) -> None:
         """Note the end of an answer, unless it was an interim one."""
-        if self.head is not None and not self.complete:
+        if self.head is not None and not self.complete and not self.switched:
             if len(self._fields) > FIELDS_AT_MOST:
                 self._fail("it has too many trailers")
             self.complete = True
@@ -224,6 +248,13 @@ class ResponseReader:
             self._fail("it sends interim answers without end")
         self._fields = []
         self._reason = b""
+
+    def _switch(self, head: Head) -> None:
+        if head.fields.read.get("upgrade", b"").lower() != (self._upgrade or b"").lower():
+            self._fail("it switched to a protocol that was not asked for")
+        self.head = head
+        self.switched = True
+        self._parser = None  # it is not used again: the connection has left HTTP
 
     def _read_framing(self, head: Head) -> None:
         read = head.fields.read

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Body bytes held for a slow caller before the upstream is made to wait, and when it may go on.
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
+_GOODBYE: Final = 10.0  # seconds
 
 
 class Connection(asyncio.Protocol):
@@ -29,6 +30,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_drain_deadline",
         "_drained",
+        "_ending",
         "_error",
         "_loop",
         "_lost",
@@ -66,6 +68,7 @@ class Connection(asyncio.Protocol):
         self.reader = ResponseReader()
         self.active = False
         self.closed = False
+        self._ending = False
         self.sent = False
         self.wrote_all = True
         self.idle_since = 0.0
@@ -73,13 +76,13 @@ class Connection(asyncio.Protocol):
 
     # The exchange.
 
-    def begin(self, method: str) -> None:
-        """Start an exchange, by its request's method."""
+    def begin(self, method: str, upgrade: bytes | None = None) -> None:
+        """Start an exchange, by its request's method and the protocol that it asks for."""
         self.active = True
         self.sent = False
         self.wrote_all = False
         self._error = None
-        self.reader.expect(method)
+        self.reader.expect(method, upgrade)
 
     def write(self, data: bytes) -> None:
         """Send a part of the request."""
@@ -136,9 +139,17 @@ class Connection(asyncio.Protocol):
             and self._error is None
             and not self.closed
         )
-        if not usable:
+        if self._ending:
+            self.deadline = self._now() + _GOODBYE
+        elif not usable:
             self.abort()
         return usable
+
+    def close(self) -> None:
+        """Close the connection once what was written has been sent, within some seconds."""
+        self.closed = self._ending = True
+        if self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
         """Give the connection up at once."""
@@ -206,7 +217,8 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._transport = None
         # Over TLS an end that nothing announced cannot be told from one that somebody forged.
-        broken = exc is not None or self._secure or not self.reader.eof()
+        reader = self.reader
+        broken = exc is not None or (self._secure and not reader.switched) or not reader.eof()
         if self.active and broken and not self.reader.complete:
             self.fail(self._closed_early())
         self._wake()
