@@ -11,12 +11,19 @@ ARG BASE=python:3.13.7-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /src
 RUN python3 -m venv /tmp/tools && python3 -m venv --without-pip /opt/ekeko
+# What is installed is what was locked (scripts/lock), by hash, and as wheels: no compiler is needed.
+COPY requirements.lock requirements-build.lock ./
+RUN /tmp/tools/bin/pip install --no-cache-dir --disable-pip-version-check \
+        --only-binary=:all: --require-hashes -r requirements-build.lock \
+    && /tmp/tools/bin/pip --python /opt/ekeko install --no-cache-dir --disable-pip-version-check \
+        --no-compile --only-binary=:all: --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
-# Dependencies come as wheels, so no compiler is needed. The bytecode holds no times: it is the
-# same in every build, and never written again.
-RUN /tmp/tools/bin/pip --python /opt/ekeko install \
-        --no-cache-dir --no-compile --only-binary=:all: --disable-pip-version-check . \
+# The bytecode holds no times: it is the same in every build, and never written again.
+RUN /tmp/tools/bin/pip wheel --disable-pip-version-check \
+        --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
+    && /tmp/tools/bin/pip --python /opt/ekeko install --disable-pip-version-check \
+        --no-compile --no-deps --no-index /tmp/wheel/*.whl \
     && /opt/ekeko/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/ekeko/lib
 
 FROM ${BASE}

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 from proxy import __version__
 from proxy.sandbox import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET, StandIns
+from tests import locks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -135,6 +137,18 @@ def test_its_configuration(image: dict[str, Any]) -> None:
 
 def test_version(container: str) -> None:
     assert buildah("run", container, "--", "ekeko", "version").stdout == f"ekeko {__version__}\n"
+
+
+def test_it_has_what_is_locked_and_nothing_else(container: str) -> None:
+    script = (
+        "import importlib.metadata as m, json;"
+        "print(json.dumps({each.name: each.version for each in m.distributions()}))"
+    )
+    found = json.loads(buildah("run", container, "--", "python", "-c", script).stdout)
+    assert found.pop("ekeko") == __version__
+    # All that is locked is for Linux: no marker says otherwise.
+    locked = {entry.name: entry.version for entry in locks.read("requirements.lock")}
+    assert {canonicalize_name(name): version for name, version in found.items()} == locked
 
 
 def test_the_example_passes_a_check(container: str) -> None:
