@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import credentials
 from proxy.credentials import Passthrough
-from proxy.guard import Guard
+from proxy.guard import Guard, is_wildcard
 from proxy.route import Route, Timeouts
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
@@ -60,7 +60,8 @@ class Generation(NamedTuple):
         return Guard(self._names(listen))
 
     def _names(self, listen: Listen) -> list[str]:
-        return [*self.settings.access.hosts, *([listen.host] if listen.host else [])]
+        own = [listen.host] if listen.host and not is_wildcard(listen.host) else []
+        return [*self.settings.access.hosts, *own]
 
     @property
     def in_flight(self) -> int:

@@ -4,6 +4,13 @@ A local port answers whatever program reaches it, and a browser is a program tha
 steer. So a request has to name a host that is ours (a rebound DNS name is not), and must not come
 from a page of another web origin. Requests from ordinary programs carry neither `Origin` nor
 `Sec-Fetch-Site`, and pass.
+
+Facts this rests on, as tests/browser/ shows:
+- Browsers send `Origin` with what is neither GET nor HEAD, and where a page is to read the answer.
+- Only towards hosts that they trust (over http: loopback's own) do they send `Sec-Fetch-Site` with
+  the rest. Under any other name that a browser can reach, a page can have GETs sent, blindly.
+- `none` is an address that a person typed or opened from another program, and also where such an
+  address redirected to: a GET, whose answer that person alone sees.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::\d{0,5})?")
 _REMEMBER_AT_MOST = 64
+_LOOPBACK_6 = ipaddress.IPv6Address("::1")
 
 
 class Guard:
@@ -65,12 +73,25 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address (no brackets) is this machine's own loopback."""
+    """Tell whether a host name or address (no brackets) is this machine's own loopback.
+
+    ::ffff:127.0.0.1 is not, though Python 3.13 says so: browsers reach this machine by it, and do
+    not trust it.
+    """
     name = host.removesuffix(".").lower()
     if name == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address == _LOOPBACK_6 if address.version == 6 else address.is_loopback  # noqa: PLR2004
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether a listener's host stands for all addresses of this machine, and names none."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
 

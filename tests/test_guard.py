@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config.settings import Settings
 from proxy.errors import ProxyError
+from proxy.generation import Generation
 from proxy.guard import Guard
 
 PAGE = b"http://localhost:3000"
@@ -58,12 +60,43 @@ def test_names_of_ours_pass_in_any_spelling(guard: Guard, host: bytes) -> None:
             b"localhost#",
             b"localhost?",
         ),
+        *(b"[::ffff:127.0.0.1]", b"[::FFFF:7f00:1]:8180", b"[::]", b"[::127.0.0.1]"),
         *(b"192.0.2.70", b"proxy.internal.evil.com", b"sub.proxy.internal", b"a" * 5000),
     ],
 )
 def test_foreign_and_odd_hosts_are_refused(guard: Guard, host: bytes) -> None:
     assert refusal(guard, host=host) == "host_not_allowed"
     assert not guard._accepted
+
+
+def test_a_mapped_address_is_not_loopback_whatever_python_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A browser reaches loopback by it, and then leaves `Sec-Fetch-Site` out."""
+    monkeypatch.setattr(ipaddress.IPv6Address, "is_loopback", True)  # as Python 3.13 on these
+    assert refusal(Guard(), host=b"[::ffff:127.0.0.1]:8180") == "host_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "passes"),
+    [
+        ("0.0.0.0:8180", b"0.0.0.0:8180", False),  # browsers reach loopback by these, too
+        ("[::]:8180", b"[::]:8180", False),
+        ("192.0.2.7:8180", b"192.0.2.7:8180", True),
+        ("proxy.internal:8180", b"proxy.internal:8180", True),
+    ],
+)
+@pytest.mark.parametrize("which", ["guard", "admin_guard"])
+def test_a_listener_s_own_address_is_a_name_of_ours_unless_it_is_a_wildcard(
+    which: str, listen: str, host: bytes, *, passes: bool
+) -> None:
+    raw = {"listen": listen, "upstream": "http://127.0.0.1:1", "credential": "none"}
+    settings = Settings.model_validate({"routes": {"plain": raw}})
+    guard = getattr(Generation(settings, {}, {}), which)(settings.routes["plain"].listen)
+    if passes:
+        guard.check({"host": host})
+    else:
+        assert refusal(guard, host=host) == "host_not_allowed"
 
 
 def test_a_request_without_host_is_refused(guard: Guard) -> None:
