@@ -32,6 +32,7 @@ _BACKLOG: Final = 1024
 _LINE_AT_MOST: Final = 16 * 1024  # bytes of the request line's target
 _FIELD_AT_MOST: Final = 16 * 1024  # bytes of a field's name and value
 _FIELDS_AT_MOST: Final = 100
+_HELD: Final = 64 * 1024  # bytes of a body; twice as many make its caller wait
 # Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
 _KEEP_ALIVE: Final = 3600.0
 _LINGER: Final = 10.0  # seconds
@@ -254,6 +255,7 @@ class Listener(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,
             auto_decompress=False,
+            read_bufsize=_HELD,
             keepalive_timeout=0,  # `sweep` sees to it
             max_field_size=_FIELD_AT_MOST,
             max_headers=_FIELDS_AT_MOST,

@@ -12,9 +12,8 @@ from proxy.upstream.codec import ProtocolError, ResponseReader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Body bytes held for a slow caller before the upstream is made to wait, and when it may go on.
-HIGH_WATER: Final = 256 * 1024
-LOW_WATER: Final = 64 * 1024
+# Body bytes held for a slow caller before the upstream is made to wait.
+HIGH_WATER: Final = 64 * 1024
 _GOODBYE: Final = 10.0  # seconds
 
 
