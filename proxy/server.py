@@ -10,10 +10,13 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import ERROR, _ErrInfo
+
+# Not from aiohttp.web: that brings routing, static files and the like, a third of a cold start.
+from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
+from aiohttp.web_server import Server
 
 from proxy import sockets
 from proxy.caller import Caller
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from aiohttp.http import RawRequestMessage
+    from aiohttp.web_request import BaseRequest
+    from aiohttp.web_response import StreamResponse
 
     from proxy.addresses import Listen
 
@@ -53,7 +58,7 @@ class Handler(Protocol):
         ...
 
 
-class CallerConnection(web.RequestHandler):
+class CallerConnection(RequestHandler):
     """One caller's connection. `peer` is its address, or the process at a unix socket.
 
     aiohttp accepts, parses and buffers; `start` serves. `head_since` is the loop's time from which
@@ -231,7 +236,7 @@ class CallerConnection(web.RequestHandler):
             self._task_handler.cancel()
 
 
-class Listener(web.Server):
+class Listener(Server):
     """One listening address and the connections that came by it.
 
     `room` bounds the connections, `header_timeout` the seconds that a head may take to come.
@@ -366,7 +371,7 @@ class _Unparsed:
         return False, b""
 
 
-async def _unused(request: web.BaseRequest) -> web.StreamResponse:
+async def _unused(request: BaseRequest) -> StreamResponse:
     """Stand where aiohttp wants a handler: `CallerConnection.start` serves instead."""
     raise NotImplementedError
 
