@@ -20,6 +20,7 @@ def context(settings: Tls) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise TlsError(f"the CA file {settings.ca} cannot be used ({_why(error)})") from None
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.options |= ssl.OP_NO_RENEGOTIATION
     made.set_alpn_protocols(["http/1.1"])
     if settings.cert is not None:
         try:

@@ -36,7 +36,6 @@ class Connection(asyncio.Protocol):
         "_now",
         "_paused_reading",
         "_paused_writing",
-        "_secure",
         "_transport",
         "_waiter",
         "active",
@@ -58,7 +57,6 @@ class Connection(asyncio.Protocol):
         self._now = now
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._secure = False
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._error: ProxyError | None = None
@@ -185,7 +183,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
-        self._secure = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:
         """Read what came; anything that comes to an idle connection ends it."""
@@ -215,9 +212,7 @@ class Connection(asyncio.Protocol):
         """Tell whoever waits, and whoever keeps the connection."""
         self.closed = True
         self._transport = None
-        # Over TLS an end that nothing announced cannot be told from one that somebody forged.
-        reader = self.reader
-        broken = exc is not None or (self._secure and not reader.switched) or not reader.eof()
+        broken = exc is not None or not self.reader.eof()
         if self.active and broken and not self.reader.complete:
             self.fail(self._closed_early())
         self._wake()

@@ -14,6 +14,7 @@ import aiohappyeyeballs
 from proxy import tls
 from proxy.addresses import is_proxy_url
 from proxy.errors import ProxyError
+from proxy.upstream.secure import SecureTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,12 +97,16 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
-        _, protocol = await loop.create_connection(
-            factory,
-            sock=sock,
-            ssl=self._tls,
-            server_hostname=self._server_name if self._tls else None,
-        )
+        if self._tls is None:
+            return (await loop.create_connection(factory, sock=sock))[1]
+        protocol = factory()
+        secure = SecureTransport(protocol, self._tls, self._server_name)
+        await loop.create_connection(lambda: secure, sock=sock)
+        try:
+            await secure.made
+        except BaseException:
+            secure.abort()
+            raise
         return protocol
 
     async def _tunnel(self, sock: socket.socket, via: Via) -> None:
