@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.observe import Event
 
 _FLUSH_AT = 256  # lines
+_METHOD_AT_MOST = 64  # characters: it is the one part of a line that a caller could make long
 _PATHS_AT_MOST = 4096
 # Formatting a number costs more than the rest of a line: three digits are looked up.
 _DIGITS = tuple(f"{number:03d}" for number in range(1000))
@@ -65,7 +66,7 @@ class AccessLog:
         code = "null" if event.code is None else f'"{event.code}"'
         return (
             f'{{"ts": "{self._stamp}.{_DIGITS[millisecond]}Z", "request_id": "{event.request_id}", '
-            f'"route": "{event.route}", "method": "{event.method}", '
+            f'"route": "{event.route}", "method": "{event.method[:_METHOD_AT_MOST]}", '
             f'"path": {path}, "status": {event.status}, "code": {code}, '
             f'"duration_ms": {_milliseconds(event.duration)}, "upstream_ms": {upstream}, '
             f'"bytes_in": {event.bytes_in}, "bytes_out": {event.bytes_out}, '

@@ -4,65 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proxy import __version__, credentials, generation
+from proxy import __version__, credentials, generation, sockets
 from proxy.accesslog import AccessLog
-from proxy.admin.metrics import Metrics, RouteState, TokenState
-from proxy.admin.pages import AdminPages
+from proxy.admin.metrics import Metrics
 from proxy.body import Budget
+from proxy.chores import Chores
+from proxy.console import Console
 from proxy.credentials.stamps import StampStore
 from proxy.forward import Forwarder
-from proxy.generation import place
+from proxy.generation import Generation, place
 from proxy.observe import Observers
+from proxy.rotation import SECRETS_EVERY, SecretFiles
 from proxy.routing import Prefixes
-from proxy.secrets import SecretError
 from proxy.server import Listener, Room
 from proxy.tokens import TokenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    import socket
+    from collections.abc import Callable, Coroutine, Iterator
 
-    from proxy.addresses import Listen
+    from proxy.admin.metrics import RouteState, TokenState
     from proxy.clock import Clock
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
-    from proxy.generation import Generation, Place
+    from proxy.generation import Place
+    from proxy.rotation import Values
 
 logger = logging.getLogger(__name__)
 
-_TICK = 0.25  # seconds between looks at deadlines and due renewals
-_SECRETS_EVERY = 2.0  # seconds between looks at secret files
-_ADMIN_CONNECTIONS = 100
+TICK = 0.25  # seconds between looks at deadlines and due renewals
 _DRAIN_STEP = 0.02  # seconds between looks at what is still in flight
 
 
+class Post(NamedTuple):
+    """What a worker has from its supervisor (`proxy.workers`), and does not do by itself."""
+
+    tokens: TokenStore
+    stamps: StampStore
+    sockets: dict[Place, socket.socket]  # bound; each is taken when its listener opens
+
+
+class Prepared(NamedTuple):
+    """A configuration that can be put into force."""
+
+    generation: Generation
+    fresh: dict[Place, Listener]
+    admin: Listener | None
+
+
 class App:
-    """One proxy process: `start`, then `run` until `stop`; `reload` in between.
+    """One process that serves: `start`, then `run` until `stop`; `reload` in between.
 
     Secrets must have been read (`config.resolve`). `write` takes the lines of the access log.
+    With a `post` it is one of several, and its supervisor says when.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock, write: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        write: Callable[[str], None],
+        post: Post | None = None,
+    ) -> None:
         self._clock = clock
+        self._post = post
         self._log = AccessLog(write, enabled=settings.log.access)
         self._metrics = Metrics()
         self._metrics.watch(self)
         self._observer = Observers([self._log, self._metrics])
-        self._tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), self._observer)
+        tokens, stamps = post[:2] if post else (TokenStore(clock), StampStore(clock))
+        self._tools = credentials.Tools(clock, tokens, stamps, self._observer)
         self._first = settings
         self._budget = Budget()
-        self._room = Room(settings.limits.connections)
+        self._room = Room(settings.connections_each)
         self._listeners: dict[Place, Listener] = {}
-        self._admin: tuple[Listen, Listener] | None = None
+        self._console = Console(self)
         self._generation: Generation | None = None
         self._retired: list[Generation] = []
         self._leaving: list[Listener] = []
-        self._unreadable: set[tuple[object, ...]] = set()
+        self._secret_files = SecretFiles()
         self._installing = asyncio.Lock()
         self._stopping = asyncio.Event()
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores = Chores(clock)
 
     # Life.
 
@@ -70,17 +96,18 @@ class App:
         """Build everything and accept; SecretError, TlsError or OSError if it cannot be done."""
         try:
             async with self._installing:
-                await self._install(self._first)
+                await self.enforce(await self.prepare(self._first))
         except BaseException:
             await self._close()
             raise
-        self.do_meanwhile(self._repeat(self._tick, _TICK))
-        self.do_meanwhile(self._repeat(self._reload_secrets, _SECRETS_EVERY))
-        self._log.announce({"event": "ready", **self.addresses()})
+        self._chores.repeat(self._tick, TICK)
+        if self._post is None:
+            self._chores.repeat(self._reload_secrets, SECRETS_EVERY)
+            self._log.announce({"event": "ready", **self.addresses()})
 
     def do_meanwhile(self, chore: Coroutine[Any, Any, None]) -> None:
         """Run a task for as long as the proxy runs."""
-        self._chores.append(asyncio.create_task(chore))
+        self._chores.start(chore)
 
     async def run(self) -> None:
         """Serve until `stop`, then finish what is in flight."""
@@ -97,9 +124,7 @@ class App:
         async with self._installing:
             if self._stopping.is_set():
                 return
-            await self._install(settings)
-        self._log.enabled = settings.log.access
-        self._room.at_most = settings.limits.connections
+            await self.enforce(await self.prepare(settings))
         logger.info("the configuration was read again: %d routes", len(settings.routes))
 
     def addresses(self) -> dict[str, Any]:
@@ -107,7 +132,7 @@ class App:
         routes = self._current.settings.routes.items()
         return {
             "listeners": {name: self._at(name, route).url for name, route in routes},
-            "admin": self._admin[1].url if self._admin else None,
+            "admin": self._console.url,
         }
 
     @property
@@ -115,81 +140,71 @@ class App:
         assert self._generation is not None  # noqa: S101 - after start
         return self._generation
 
-    async def _install(self, settings: Settings) -> None:
-        """Put a configuration into force; what can fail comes before anything is changed."""
+    async def prepare(self, settings: Settings) -> Prepared:
+        """Build another configuration and open what it needs; errors as `start`.
+
+        Nothing is changed by it: `enforce` or `discard` is what comes next.
+        """
         new = await generation.build(settings, self._tools)
+        fresh: dict[Place, Listener] = {}
         try:
-            fresh, admin = await self._open(new)
+            await self._open(new, fresh)
+            if self._post is None:
+                await new.set_socket_modes()
+            return Prepared(new, fresh, await self._console.open(new))
         except BaseException:
-            await new.close()
+            await self.discard(Prepared(new, fresh, None))
             raise
+
+    async def discard(self, prepared: Prepared) -> None:
+        """Let go of a configuration that is not to come into force."""
+        for listener in prepared.fresh.values():
+            await listener.close()
+        await prepared.generation.close()
+
+    async def enforce(self, prepared: Prepared) -> None:
+        """Put a configuration into force."""
+        new, settings = prepared.generation, prepared.generation.settings
         new.enter()
         old, self._generation = self._generation, new
-        self._listeners |= fresh
+        self._log.enabled = settings.log.access
+        self._room.at_most = settings.connections_each
+        self._listeners |= prepared.fresh
         for at, routes in new.by_place().items():
             forwarder = self._listeners[at].handler
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
             self._listeners[at].header_timeout = settings.limits.header_timeout
-        before, self._admin = self._admin, admin
-        if before is not None and before is not admin:
-            await before[1].close()
+        await self._console.enforce(new, prepared.admin)
         for at in self._listeners.keys() - new.by_place().keys():
             self._stop_accepting(self._listeners.pop(at))
         if old is not None:
             old.retire(new)
             self._retired.append(old)
 
-    async def _open(
-        self, new: Generation
-    ) -> tuple[dict[Place, Listener], tuple[Listen, Listener] | None]:
-        """Open the addresses that are not open yet: all of them, or none."""
-        fresh: dict[Place, Listener] = {}
+    async def _open(self, new: Generation, fresh: dict[Place, Listener]) -> None:
+        """Open the addresses that are not open yet, into `fresh`."""
         routes = new.by_place()
-        try:
-            for name, route in new.settings.routes.items():
-                at = place(name, route.listen)
-                if at not in self._listeners and at not in fresh:
-                    forwarder = Forwarder(
-                        new.guard(route.listen),
-                        Prefixes(routes[at]),
-                        budget=self._budget,
-                        clock=self._clock,
-                        observer=self._observer,
-                    )
-                    listener = self._listener(route.listen, forwarder, new.settings)
-                    await _start(listener, f"routes.{name}.listen", int(route.socket_mode, 8))
-                    fresh[at] = listener
-            await self._set_socket_modes(new.settings)
-            admin = await self._open_admin(new)
-        except BaseException:
-            for listener in fresh.values():
-                await listener.close()
-            raise
-        return fresh, admin
-
-    async def _open_admin(self, new: Generation) -> tuple[Listen, Listener] | None:
-        listen = new.settings.admin.listen
-        if listen is None:
-            return None
-        if self._admin is not None and self._admin[0] == listen:
-            pages = self._admin[1].handler
-            assert isinstance(pages, AdminPages)  # noqa: S101 - as made below
-            pages.guard = new.admin_guard(listen)
-            return self._admin
-        listener = self._listener(listen, AdminPages(self, new.admin_guard(listen)), new.settings)
-        await _start(listener, "admin.listen", 0o600)
-        return listen, listener
+        for name, route in new.settings.routes.items():
+            at = place(name, route.listen)
+            if at in self._listeners or at in fresh:
+                continue
+            forwarder = Forwarder(
+                new.guard(route.listen),
+                Prefixes(routes[at]),
+                budget=self._budget,
+                clock=self._clock,
+                observer=self._observer,
+            )
+            limit = new.settings.limits.header_timeout
+            listener = Listener(route.listen, forwarder, room=self._room, header_timeout=limit)
+            bound = self._post.sockets.pop(at) if self._post else None
+            with sockets.naming(f"routes.{name}.listen", route.listen):
+                await listener.start(sock=bound, socket_mode=int(route.socket_mode, 8))
+            fresh[at] = listener
 
     def _at(self, name: str, route: RouteSettings) -> Listener:
         return self._listeners[place(name, route.listen)]
-
-    def _listener(
-        self, listen: Listen, handler: Forwarder | AdminPages, settings: Settings
-    ) -> Listener:
-        # Health must be told even when callers hold every connection there is.
-        room = self._room if isinstance(handler, Forwarder) else Room(_ADMIN_CONNECTIONS)
-        return Listener(listen, handler, room=room, header_timeout=settings.limits.header_timeout)
 
     async def _drain(self) -> None:
         """Finish what is in flight, for `limits.drain` seconds at most."""
@@ -204,12 +219,10 @@ class App:
             logger.warning("%d requests were still in flight after the drain", in_flight)
 
     async def _close(self) -> None:
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
-        admin = [self._admin[1]] if self._admin else []
-        for listener in [*self._listeners.values(), *self._leaving, *admin]:
+        await self._chores.close()
+        for listener in [*self._listeners.values(), *self._leaving]:
             await listener.close()
+        await self._console.close()
         self._tools.tokens.close()
         for each in self._generations():
             await each.close()
@@ -217,19 +230,11 @@ class App:
 
     # The passing of time.
 
-    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
-        while True:
-            try:
-                await chore()
-            except Exception:  # one failure must not be the end of it
-                logger.exception("a chore failed")
-            await self._clock.sleep(seconds)
-
     async def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        admin = [self._admin[1]] if self._admin else []
-        for listener in [*self._listeners.values(), *self._leaving, *admin]:
+        for listener in [*self._listeners.values(), *self._leaving]:
             listener.sweep(now)
+        self._console.sweep(now)
         self._all_left()
         for each in self._generations():
             each.sweep(self._clock.now())
@@ -240,25 +245,23 @@ class App:
             await old.close()
 
     async def _reload_secrets(self) -> None:
-        """Look whether a secret's file has changed; what cannot be read keeps its old value."""
+        """Look whether a secret's file has changed."""
         current = self._current
-        changed: set[str] = set()
-        for path, secret in current.settings.secrets():
-            try:
-                if await asyncio.to_thread(secret.reload):
-                    changed.add(path[1])
-                    logger.info("%s was read again", ".".join(map(str, path)))
-                self._unreadable.discard(path)
-            except SecretError as error:
-                if path not in self._unreadable:
-                    logger.warning("%s: %s; the old value stays", ".".join(map(str, path)), error)
-                self._unreadable.add(path)
-        if current is not self._generation:
-            return  # a reload has read them meanwhile
-        for name in changed & current.credentials.keys():
-            current.credentials[name].rekey()
+        changed = await self._secret_files.changed(current.settings)
+        if current is self._generation:  # else a reload has read them meanwhile
+            current.rekey({path[1] for path in changed})
+
+    def take_secrets(self, values: Values) -> None:
+        """Go on with secrets that the supervisor has read."""
+        for path, secret in self._current.settings.secrets():
+            if path in values:
+                secret.renew(values[path])
+        self._current.rekey({path[1] for path in values})
 
     # What the admin pages and metrics see.
+
+    async def refresh(self) -> None:
+        """Do nothing: what is told here is always up to date."""
 
     def troubles(self) -> dict[str, str]:
         """Say what keeps the proxy from being ready."""
@@ -269,7 +272,8 @@ class App:
     def status(self) -> dict[str, Any]:
         """Describe the proxy in plain values, none of them secret."""
         urls, totals = self.addresses()["listeners"], self._metrics.totals()
-        return {"version": __version__, **self._current.describe(urls, totals)}
+        states = {state.name: state for state in self._current.route_states()}
+        return {"version": __version__, **self._current.describe(urls, totals, states)}
 
     def metrics_text(self) -> bytes:
         """Write all metrics in Prometheus's text format."""
@@ -278,25 +282,22 @@ class App:
     def route_states(self) -> Iterator[RouteState]:
         """List the routes as they are."""
         for each in self._generations():  # a route of an older one may still be busy
-            for name, route in each.routes.items():
-                yield RouteState(name, route.in_flight, route.pool.counts())
+            yield from each.route_states()
 
     def token_states(self) -> Iterator[TokenState]:
         """List the tokens as they are."""
-        for name, credential in self._current.credentials.items():
-            left = credential.token_expires_in()
-            if left is not None:
-                yield TokenState(name, self._clock.wall_ms() / 1000 + left)
+        yield from self._current.token_states(self._clock.wall_ms())
+
+    def report(self) -> dict[str, Any]:
+        """Tell a supervisor all that its own pages and metrics are made of, in plain values."""
+        return {
+            "figures": self._metrics.figures(),
+            "routes": list(self.route_states()),
+            "troubles": self._current.troubles(),
+        }
 
     def _generations(self) -> list[Generation]:
         return [*self._retired, *([self._generation] if self._generation else [])]
-
-    async def _set_socket_modes(self, settings: Settings) -> None:
-        """Give socket files the configured mode: a file that was open before may have another."""
-        for route in settings.routes.values():
-            if route.listen.path is not None:
-                mode = int(route.socket_mode, 8)
-                await asyncio.to_thread(os.chmod, route.listen.path, mode)
 
     def _stop_accepting(self, listener: Listener) -> None:
         if isinstance(listener.handler, Forwarder):
@@ -308,13 +309,3 @@ class App:
         """Let listeners that accept no more close what is idle; True once no caller is left."""
         self._leaving = [listener for listener in self._leaving if not listener.close_idle()]
         return not self._leaving
-
-
-async def _start(listener: Listener, key: str, socket_mode: int) -> None:
-    try:
-        await listener.start(socket_mode=socket_mode)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise OSError(
-            error.errno or 0, f"{key}: cannot listen on {listener.listen}: {why}"
-        ) from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import credentials
+from proxy.admin.metrics import RouteState, TokenState
 from proxy.credentials import Passthrough
 from proxy.guard import Guard, is_wildcard
 from proxy.route import Route, Timeouts
@@ -14,7 +16,7 @@ from proxy.upstream.pool import Pool
 from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from proxy.addresses import Listen
     from proxy.clock import Clock
@@ -68,17 +70,45 @@ class Generation(NamedTuple):
         """Count the requests that are being served."""
         return sum(route.in_flight for route in self.routes.values())
 
+    def route_states(self) -> Iterator[RouteState]:
+        """List the routes as they are at the moment."""
+        for name, route in self.routes.items():
+            yield RouteState(name, route.in_flight, route.pool.counts())
+
+    def token_states(self, wall_ms: int) -> Iterator[TokenState]:
+        """List the tokens as they are at the moment, which is `wall_ms` since the epoch."""
+        for name, credential in self.credentials.items():
+            left = credential.token_expires_in()
+            if left is not None:
+                yield TokenState(name, wall_ms / 1000 + left)
+
+    def rekey(self, names: Collection[str]) -> None:
+        """Let the credentials of these names, if there are such, take new values of secrets."""
+        for name in names & self.credentials.keys():
+            self.credentials[name].rekey()
+
+    async def set_socket_modes(self) -> None:
+        """Give socket files the configured mode: a file that was open before may have another."""
+        for route in self.settings.routes.values():
+            if route.listen.path is not None:
+                mode = int(route.socket_mode, 8)
+                await asyncio.to_thread(os.chmod, route.listen.path, mode)
+
     def troubles(self) -> dict[str, str]:
         """Say which credentials cannot authorise requests just now, and why."""
         found = {name: each.trouble() for name, each in self.credentials.items()}
         return {f"credential {name}": why for name, why in found.items() if why is not None}
 
     def describe(
-        self, urls: Mapping[str, str], totals: Mapping[str, Mapping[str, int]]
+        self,
+        urls: Mapping[str, str],
+        totals: Mapping[str, Mapping[str, int]],
+        states: Mapping[str, RouteState],
     ) -> dict[str, Any]:
         """Describe routes and credentials in plain values, none of them secret.
 
-        `urls` and `totals` are by route: where it listens, and what it has counted.
+        `urls`, `totals` and `states` are by route: where it listens, what it has counted, and how
+        it is at the moment.
         """
         routes = [
             {
@@ -87,8 +117,8 @@ class Generation(NamedTuple):
                 "prefix": settings.prefix,
                 "upstream": str(settings.upstream),
                 "credential": settings.credential,
-                "in_flight": self.routes[name].in_flight,
-                "upstream_connections": self.routes[name].pool.counts(),
+                "in_flight": states[name].in_flight,
+                "upstream_connections": states[name].connections,
                 **totals.get(name, {"requests": 0, "errors": 0}),
             }
             for name, settings in self.settings.routes.items()

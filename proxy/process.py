@@ -10,12 +10,10 @@ import queue
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from proxy.app import App
+    from collections.abc import Callable, Coroutine, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +29,15 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     return uvloop.run(main)
 
 
-def set_up_logging(level: str) -> None:
-    """Send the program's own log to stderr; stdout is the access log's. May be called again."""
+def set_up_logging(level: str, *, who: str = "") -> None:
+    """Send the program's own log to stderr; stdout is the access log's. May be called again.
+
+    `who` tells processes apart that write to one stderr.
+    """
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)s {who and f'{who}: '}%(name)s: %(message)s",
         force=True,
     )
     # aiohttp's and asyncio's debug lines quote what callers sent.
@@ -48,10 +49,18 @@ class StdoutWriter:
     """Writes lines in a thread of its own: a reader that stalls or leaves stalls nothing here.
 
     What is not written yet is bounded; beyond that lines are dropped, and their number is logged.
+    Where several processes write, each write is `at_most` so many bytes of whole lines, and one
+    that is `held` begins with `release`.
     """
 
-    def __init__(self, *, blocks_at_most: int = 256) -> None:
-        self._blocks: queue.Queue[str | None] = queue.Queue(blocks_at_most)
+    def __init__(
+        self, *, blocks_at_most: int = 256, at_most: int | None = None, held: bool = False
+    ) -> None:
+        self._at_most = at_most
+        self._may_write = threading.Event()
+        if not held:
+            self.release()
+        self._blocks: queue.Queue[str | Callable[[], None] | None] = queue.Queue(blocks_at_most)
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
         self._thread.start()
@@ -67,21 +76,57 @@ class StdoutWriter:
                 logger.warning("%d lines of the access log were dropped", self._dropped)
                 self._dropped = 0
 
+    def release(self) -> None:
+        """Begin to write."""
+        self._may_write.set()
+
+    async def written(self) -> None:
+        """Wait until all that was given so far has been written, or lost."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+        self._blocks.put_nowait(tell)
+        await done.wait()
+
     def close(self, timeout: float = 2.0) -> None:
         """Write the rest, for so many seconds at most."""
+        self.release()
         with contextlib.suppress(queue.Full):
             self._blocks.put(None, timeout=timeout)
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        self._may_write.wait()
         while (lines := self._blocks.get()) is not None:
+            if not isinstance(lines, str):
+                lines()
+                continue
             try:
-                sys.stdout.write(lines)
-                sys.stdout.flush()
+                for piece in [lines] if self._at_most is None else pieces(lines, self._at_most):
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
             except BrokenPipeError:
                 leave_stdout()
             except (OSError, ValueError) as error:
                 logger.warning("lines of the access log are lost: %s", error)
+
+
+def pieces(lines: str, at_most: int) -> Iterator[str]:
+    """Cut between lines, so that a piece has `at_most` so many bytes, or is one line that has more.
+
+    The lines are ASCII.
+    """
+    piece = ""
+    for line in lines.splitlines(keepends=True):
+        if piece and len(piece) + len(line) > at_most:
+            yield piece
+            piece = ""
+        piece += line
+    if piece:
+        yield piece
 
 
 def leave_stdout() -> None:
@@ -104,8 +149,20 @@ def raise_descriptor_limit(connections: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
+class Serving(Protocol):
+    """What signals act on."""
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        ...
+
+    def do_meanwhile(self, chore: Coroutine[Any, Any, None]) -> None:
+        """Run a task for as long as it serves."""
+        ...
+
+
 def handle_signals(
-    app: App, *, reload: Callable[[], Coroutine[Any, Any, None]] | None = None
+    app: Serving, *, reload: Callable[[], Coroutine[Any, Any, None]] | None = None
 ) -> None:
     """Let SIGTERM and SIGINT drain the proxy, and SIGHUP read its configuration again.
 

@@ -74,6 +74,10 @@ class Secret:
         self._value = value
         return changed
 
+    def renew(self, value: str) -> None:
+        """Take a value that another process has read."""
+        self._value = value
+
     def missing(self) -> str | None:
         """Say why there is no value just now, None if there is one. For notes, not for errors."""
         try:

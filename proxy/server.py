@@ -7,6 +7,7 @@ import logging
 import math
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -44,6 +45,8 @@ _LINGER: Final = 10.0  # seconds
 _AT_ONCE: Final = 0.01  # seconds
 _END: Final = b"\r\n\r\n"
 _TOO_MANY_FIELDS: Final = "Too many headers received"
+# From 3.13 on the event loop would remove a unix socket's file, be it ours or not.
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Handler(Protocol):
@@ -251,6 +254,7 @@ class Listener(Server):
         self._room = room
         self.header_timeout = header_timeout
         self._server: asyncio.Server | None = None
+        self._file: Path | None = None  # of a unix socket, if it is ours to remove
         self._callers: set[CallerConnection] = set()
 
     def __call__(self) -> CallerConnection:
@@ -267,13 +271,20 @@ class Listener(Server):
             max_line_size=_LINE_AT_MOST,
         )
 
-    async def start(self, *, socket_mode: int = 0o600) -> None:
-        """Begin to accept; OSError if the address cannot be had."""
+    async def start(self, *, sock: socket.socket | None = None, socket_mode: int = 0o600) -> None:
+        """Begin to accept; OSError if the address cannot be had.
+
+        `sock` has been bound by another process, which also removes a unix socket's file.
+        """
         loop = asyncio.get_running_loop()
-        sock = await asyncio.to_thread(sockets.bind, self.listen, socket_mode)
+        if sock is None:
+            sock = await asyncio.to_thread(sockets.bind, self.listen, socket_mode)
+            self._file = None if self.listen.path is None else Path(self.listen.path)
         try:
             if self.listen.path is not None:
-                self._server = await loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
+                self._server = await loop.create_unix_server(
+                    self, sock=sock, backlog=_BACKLOG, **_KEEP_FILE
+                )
             else:
                 self._server = await loop.create_server(self, sock=sock, backlog=_BACKLOG)
                 self.listen = self.listen._replace(port=sock.getsockname()[1])
@@ -319,8 +330,8 @@ class Listener(Server):
         if self._server is not None:
             self._server.close()
             self._server = None
-            if self.listen.path is not None:
-                Path(self.listen.path).unlink(missing_ok=True)
+            if self._file is not None:
+                self._file.unlink(missing_ok=True)
 
     def close_idle(self) -> bool:
         """Close the connections on which nothing is happening; True once none is left.

@@ -6,11 +6,12 @@ import errno
 import os
 import socket
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.addresses import Listen
 
@@ -20,6 +21,16 @@ def bind(listen: Listen, mode: int) -> socket.socket:
     if listen.path is None:
         return _tcp(listen.host, listen.port)
     return _unix(listen.path, mode)
+
+
+@contextmanager
+def naming(key: str, listen: Listen) -> Iterator[None]:
+    """Let an OSError tell which of the configuration's addresses cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OSError(error.errno or 0, f"{key}: cannot listen on {listen}: {why}") from None
 
 
 def _tcp(host: str, port: int) -> socket.socket:

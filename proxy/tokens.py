@@ -68,15 +68,25 @@ Fetch: TypeAlias = "Callable[[Token | None], Coroutine[None, None, Token]]"
 
 
 class FetchError(Exception):
-    """No token came. `detail` is for callers; `refused` means that trying again will not help."""
+    """No token came. `detail` is for callers; `refused` means that trying again will not help.
+
+    `retry_after` is what the vendor asked for. `wait` comes from who fetches for this process and
+    keeps the back-off: when to ask again, no sooner and no later. Both are in seconds.
+    """
 
     def __init__(
-        self, detail: str, *, refused: bool = False, retry_after: float | None = None
+        self,
+        detail: str,
+        *,
+        refused: bool = False,
+        retry_after: float | None = None,
+        wait: float | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.refused = refused
         self.retry_after = retry_after
+        self.wait = wait
 
 
 class TokenSlot:
@@ -210,11 +220,7 @@ class TokenSlot:
                 self._forgive()
 
     def _back_off(self, failure: FetchError) -> None:
-        first, most = _BACK_OFF_REFUSED if failure.refused else _BACK_OFF
-        wait = min(most, first * 2.0 ** min(self._failures, 16))
-        wait *= random.uniform(0.75, 1.25)  # noqa: S311 - spread, not secret
-        if failure.retry_after is not None:
-            wait = max(wait, min(failure.retry_after, _RETRY_AFTER_AT_MOST))
+        wait = self._wait_after(failure) if failure.wait is None else failure.wait
         self._failures += 1
         self._failure = failure
         self._retry_at = self._clock.now() + wait
@@ -222,7 +228,16 @@ class TokenSlot:
             # A renewal that failed in time is another matter: once the token is over, a caller's
             # fetch may log in where the renewal could only refresh.
             self._refuse_until = self._retry_at
-        logger.warning("%s; next try in %.1f s", failure.detail, wait)
+        if failure.wait is None:  # else who fetches has said so
+            logger.warning("%s; next try in %.1f s", failure.detail, wait)
+
+    def _wait_after(self, failure: FetchError) -> float:
+        first, most = _BACK_OFF_REFUSED if failure.refused else _BACK_OFF
+        wait = min(most, first * 2.0 ** min(self._failures, 16))
+        wait *= random.uniform(0.75, 1.25)  # noqa: S311 - spread, not secret
+        if failure.retry_after is not None:
+            wait = max(wait, min(failure.retry_after, _RETRY_AFTER_AT_MOST))
+        return wait
 
     def _may_force(self) -> bool:
         """Spend one of the fetches that refusals may force: a burst, then one now and then."""
@@ -241,10 +256,20 @@ def _retrieve(fetching: asyncio.Task[Token]) -> None:
 
 
 class TokenStore:
-    """All tokens of a process: bounded, by what identifies them, the least used leave first."""
+    """All tokens of a process: bounded, by what identifies them, the least used leave first.
 
-    def __init__(self, clock: Clock, *, size: int = 10_000) -> None:
+    In a process that borrows its tokens from another, `borrow` gives what fetches those of a key.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        size: int = 10_000,
+        borrow: Callable[[Hashable], Fetch] | None = None,
+    ) -> None:
         self._clock = clock
+        self._borrow = borrow
         self._slots: LRUCache[Hashable, TokenSlot] = LRUCache(maxsize=size)
         # Looking at a cached slot makes it recent, so renewal goes through a list of its own.
         self._all: WeakSet[TokenSlot] = WeakSet()
@@ -259,15 +284,18 @@ class TokenStore:
         """Return the key's slot, made when first asked for."""
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = TokenSlot(fetch, self._clock, warm=warm)
+            slot = self._slots[key] = TokenSlot(self._by(key, fetch), self._clock, warm=warm)
             self._all.add(slot)
         return slot
+
+    def _by(self, key: Hashable, fetch: Fetch) -> Fetch:
+        return fetch if self._borrow is None else self._borrow(key)
 
     def fetch_with(self, key: Hashable, fetch: Fetch) -> None:
         """Let a key's next fetch go by new secrets or settings, whatever failed before."""
         slot = self._slots.get(key)
         if slot is not None:
-            slot.fetch_with(fetch)
+            slot.fetch_with(self._by(key, fetch))
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         """Forget keys that no configuration names any more: nothing renews them from now on."""

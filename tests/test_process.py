@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.process import StdoutWriter
+from proxy.process import StdoutWriter, pieces
 
 
 class Stalled(io.StringIO):
@@ -72,3 +76,50 @@ def test_a_stdout_that_fails_takes_nothing_with_it(
     writer.write("b\n")
     writer.close()
     assert not writer._thread.is_alive()
+
+
+# Beside other processes that write.
+
+
+@given(sizes=st.lists(st.integers(0, 30)), at_most=st.integers(1, 40))
+def test_pieces_are_whole_lines_and_small_unless_one_line_is_large(
+    sizes: list[int], at_most: int
+) -> None:
+    lines = "".join("x" * size + "\n" for size in sizes)
+    cut = list(pieces(lines, at_most))
+    assert "".join(cut) == lines
+    for piece in cut:
+        assert piece.endswith("\n")
+        assert len(piece) <= at_most or piece.count("\n") == 1
+    for one, other in pairwise(cut):
+        assert len(one) + len(other.split("\n")[0]) + 1 > at_most  # no more of them than need be
+
+
+def test_so_much_is_written_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Stdout(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Stdout())
+    writer = StdoutWriter(at_most=10)
+    writer.write("one\ntwo\nthree\nfour\n")
+    writer.close()
+    assert written == ["one\ntwo\n", "three\n", "four\n"]
+
+
+async def test_a_writer_that_is_held_begins_when_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    writer = StdoutWriter(held=True)
+    writer.write("a line\n")
+    written = asyncio.create_task(writer.written())
+    done, _ = await asyncio.wait([written], timeout=0.01)
+    assert not done
+    assert stdout.getvalue() == ""
+    writer.release()
+    await written
+    assert stdout.getvalue() == "a line\n"
+    await asyncio.to_thread(writer.close)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from proxy.observe import CALLER_CLOSED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from proxy.observe import Event
 
@@ -51,7 +51,7 @@ class State(Protocol):
     """Tells what is so at the moment, as against what has happened."""
 
     def route_states(self) -> Iterable[RouteState]:
-        """List the routes; one that was reloaded may come twice."""
+        """List the routes; one may come several times, by generation and worker."""
         ...
 
     def token_states(self) -> Iterable[TokenState]:
@@ -97,6 +97,35 @@ class Metrics(Collector):
     def fetched(self, credential: str, grant: str, outcome: str) -> None:
         """Count a call to a token endpoint."""
         self._fetches[credential, grant, outcome] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """Give all counts in plain values, for another process to add."""
+        return {
+            "routes": [
+                {
+                    "name": name,
+                    "requests": [[*labels, count] for labels, count in counts.requests.items()],
+                    "errors": dict(counts.errors),
+                    "buckets": list(counts.buckets),
+                    "seconds": counts.seconds,
+                }
+                for name, counts in self._routes.items()
+            ],
+            "fetches": [[*labels, count] for labels, count in self._fetches.items()],
+        }
+
+    def add(self, figures: Mapping[str, Any]) -> None:
+        """Count in what another process has counted (its `figures`)."""
+        for route in figures["routes"]:
+            counts = self._routes[route["name"]]
+            for method, status, count in route["requests"]:
+                counts.requests[method, status] += count
+            for code, count in route["errors"].items():
+                counts.errors[code] += count
+            counts.buckets = [a + b for a, b in zip(counts.buckets, route["buckets"], strict=True)]
+            counts.seconds += route["seconds"]
+        for credential, grant, outcome, count in figures["fetches"]:
+            self._fetches[credential, grant, outcome] += count
 
     def text(self) -> bytes:
         """Write everything in Prometheus's text format."""

@@ -22,10 +22,15 @@ _SAFE = (
     b"X-Content-Type-Options: nosniff\r\n",
     b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n",
 )
+_AT_ONCE = ("/livez", "/quit")  # what needs no fresh figures, so waits for nobody
 
 
 class Instance(Protocol):
     """The running proxy, as far as these pages look into it."""
+
+    async def refresh(self) -> None:
+        """Bring up to date what the following tell."""
+        ...
 
     def troubles(self) -> dict[str, str]:
         """Say what keeps the proxy from being ready, by what it concerns."""
@@ -74,7 +79,8 @@ class AdminPages:
         except ProxyError as error:
             self.reject(caller, error)
             return
-        methods = self._pages.get(caller.target.partition("?")[0])
+        path = caller.target.partition("?")[0]
+        methods = self._pages.get(path)
         if methods is None:
             self.reject(caller, ProxyError("no_route", "There is no such admin page."))
             return
@@ -84,6 +90,8 @@ class AdminPages:
             lines = [b"Allow: %b\r\n" % allowed.encode(), b"Content-Type: text/plain\r\n"]
             caller.answer(405, lines, f"Use {allowed}.\n".encode())
             return
+        if path not in _AT_ONCE:
+            await self._instance.refresh()
         body, content_type, status = page()
         caller.answer(
             status, [b"Content-Type: %b\r\n" % content_type.encode(), *_SAFE], body.encode()
@@ -130,7 +138,12 @@ def _render(status: dict[str, Any], troubles: dict[str, str]) -> str:
         f"<p><strong>{state}</strong></p>{reasons and f'<ul>{reasons}</ul>'}"
         f"<h2>Routes</h2>{_table(status['routes'])}"
         f"<h2>Credentials</h2>{_table(status['credentials'])}"
+        f"{_workers(status.get('workers'))}"
     )
+
+
+def _workers(rows: list[dict[str, Any]] | None) -> str:
+    return "" if rows is None else f"<h2>Workers</h2>{_table(rows)}"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`ekeko run`: the proxy, until a signal ends it."""
+"""`ekeko run`: the proxy, in one process or several, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from proxy.tls import TlsError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from proxy.workers.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +37,17 @@ def run(args: argparse.Namespace) -> int:
         print_mistakes(error)
         return 2
     process.set_up_logging(settings.log.level)
-    process.raise_descriptor_limit(settings.limits.connections)
+    process.raise_descriptor_limit(settings.connections_each)  # workers inherit it
     writer = process.StdoutWriter()
     try:
-        return process.run(_serve(args.config, settings, writer.write))
+        return process.run(_serve(args.config, settings, writer))
     finally:
         writer.close()
 
 
-async def _serve(path: Path, settings: config.Settings, write: Callable[[str], None]) -> int:
-    app = App(settings, clock=SystemClock(), write=write)
-    process.handle_signals(app, reload=lambda: _reload(path, app))
+async def _serve(path: Path, settings: config.Settings, writer: process.StdoutWriter) -> int:
+    app = _app(settings, writer)
+    process.handle_signals(app, reload=lambda: _reload(path, app, settings.workers))
     try:
         await app.start()
     except (SecretError, TlsError) as error:
@@ -58,12 +60,30 @@ async def _serve(path: Path, settings: config.Settings, write: Callable[[str], N
     return 0
 
 
-async def _reload(path: Path, app: App) -> None:
+def _app(settings: config.Settings, writer: process.StdoutWriter) -> App | Supervisor:
+    clock = SystemClock()
+    if settings.workers == 1:
+        return App(settings, clock=clock, write=writer.write)
+    from proxy.workers import hire, supervisor  # noqa: PLC0415 - one process needs none of it
+
+    async def announce(line: str) -> None:
+        writer.write(line)
+        await writer.written()
+
+    return supervisor.Supervisor(settings, clock=clock, announce=announce, hire=hire.hire)
+
+
+async def _reload(path: Path, app: App | Supervisor, workers: int) -> None:
     """Read the configuration again; a bad one is logged, and the old one stays."""
     try:
         settings = await asyncio.to_thread(config.read, path)
-        await app.reload(settings)
-        process.set_up_logging(settings.log.level)
+        if settings.workers == workers:
+            await app.reload(settings)
+            process.set_up_logging(settings.log.level)
+        else:
+            # Shares of the milliseconds would overlap while some workers go by the old number.
+            why = f"cannot change while ekeko runs: expected {workers} as before, or a restart"
+            _log_refusal([settings.places.at_value(("workers",), why)])
     except config.ConfigError as error:
         _log_refusal(error.problems)
     except (SecretError, TlsError, OSError) as error:

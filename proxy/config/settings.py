@@ -97,7 +97,7 @@ class Limits(Model):
     """Bounds on what callers may hold; times in seconds."""
 
     connections: Annotated[int, Field(gt=0)] = Field(
-        default=10000, description="Connections of callers, all listeners together"
+        default=10000, description="Connections of callers, all listeners and workers together"
     )
     header_timeout: Seconds = Field(default=10, description="For a request's whole head to arrive")
     drain: SecondsOrZero = Field(
@@ -116,9 +116,17 @@ class Settings(Model):
     access: Access = Field(default=Access(), description="Who may call")
     log: Log = Field(default=Log(), description="What is written to stdout")
     limits: Limits = Field(default=Limits(), description="Bounds on what callers may hold")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="How many processes serve; 1 is enough for most"
+    )
 
     # Where each key stands in its file, for what is noticed after loading.
     _places: Places = PrivateAttr(default_factory=Places)
+
+    @property
+    def connections_each(self) -> int:
+        """The connections that each worker may hold: its share of `limits.connections`."""
+        return -(-self.limits.connections // self.workers)
 
     @property
     def places(self) -> Places:

@@ -34,6 +34,12 @@ _TYPES = {
     "model_attributes_type": "a mapping",
 }
 
+_BOUNDS = {
+    "greater_than": "is too small: expected more than {gt}",
+    "greater_than_equal": "is too small: expected {ge} or more",
+    "less_than_equal": "is too large: expected {le} or less",
+}
+
 
 def translate(errors: Iterable[ErrorDetails], document: Document) -> list[Problem]:
     """Turn each of pydantic's errors into a problem at its place."""
@@ -70,8 +76,8 @@ def _sentence(error: ErrorDetails, value: Any) -> str:
         return f"is {_described(value)}: expected {_TYPES[kind]}{hint}"
     if kind == "literal_error":
         return f"is {_described(value)}, not one of the choices: expected {context['expected']}"
-    if kind == "greater_than":
-        return f"is too small: expected more than {context['gt']}"
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format_map(context)
     if kind == "too_short":
         return "is empty: expected at least one"
     # Only pydantic's own errors come with a link to its manual.

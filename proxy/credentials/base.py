@@ -12,12 +12,12 @@ from proxy.model import Model
 from proxy.values import Items
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Hashable, Mapping
 
     from proxy.clock import Clock
     from proxy.credentials.stamps import StampStore
     from proxy.observe import Observer
-    from proxy.tokens import TokenStore
+    from proxy.tokens import TokenSlot, TokenStore
     from proxy.vendors.catalogue import Catalogue
 
 
@@ -144,6 +144,10 @@ class Credential:
 
     def token_expires_in(self) -> float | None:
         """Seconds that the current token is valid, None for kinds that have none to expire."""
+        return None
+
+    def token_slot(self, key: Hashable) -> TokenSlot | None:  # noqa: ARG002
+        """Return the place of the token that a key names, None if it is not this credential's."""
         return None
 
     def retire(self, successors: Collection[Credential]) -> None:

@@ -144,6 +144,10 @@ class EkaTokens(Credential):
         """The keys of its tokens in the store."""
         return frozenset(login.key for login in self._logins.values())
 
+    def token_slot(self, key: Hashable) -> TokenSlot | None:
+        names = (name for name, login in self._logins.items() if login.key == key)
+        return next(map(self._slot, names), None)
+
     def retire(self, successors: Collection[Credential]) -> None:
         self._warm = False
         kept = (each.token_keys for each in successors if isinstance(each, EkaTokens))

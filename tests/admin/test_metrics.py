@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+from itertools import product
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.admin.metrics import Metrics
+from proxy.observe import Event
 from proxy.sandbox import Fault
 from tests.support import ask, until
 
@@ -112,3 +116,26 @@ async def test_no_path_or_number_becomes_a_label(front: Running) -> None:
     text = (await ask(front.admin, "GET", "/metrics")).body.decode()
     assert "17665046534" not in text
     assert 'method="X' not in text
+
+
+def test_what_several_processes_counted_adds_up_to_what_one_would_have() -> None:
+    """Figures pass between processes as JSON."""
+    one, parts, total = Metrics(), [Metrics() for _ in range(3)], Metrics()
+    kinds = product(("eka", "eko"), ("GET", "POST", "TRACE"), (200, 503), (0.0004, 0.3, 100.0))
+    for number, (route, method, status, duration) in enumerate(kinds):
+        event = Event(0, method, "")
+        event.route, event.status, event.duration = route, status, duration
+        event.code = "overloaded" if status == 503 else None
+        outcome = "ok" if event.code is None else "failed"
+        for metrics in (one, parts[number % 3]):
+            metrics.exchanged(event)
+            metrics.fetched(route, "login", outcome)
+    for metrics in (Metrics(), *parts):
+        total.add(json.loads(json.dumps(metrics.figures())))
+
+    def samples(metrics: Metrics) -> list[str]:
+        return sorted(line for line in metrics.text().decode().splitlines() if "_sum" not in line)
+
+    assert samples(total) == samples(one)
+    assert total.totals() == one.totals()
+    assert 'duration_seconds_sum{route="eka"}' in total.text().decode()

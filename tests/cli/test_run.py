@@ -3,80 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.sandbox import StandIns
-from tests.support import PATIENCE, ScriptedUpstream, answer, ask, raw_client, request, until
+from tests.processes import configure, ekeko
+from tests.support import ScriptedUpstream, answer, ask, raw_client, request, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.support import UpstreamWire
-
-ROOT = Path(__file__).parents[2]
-
-
-class Process:
-    """An `ekeko` that runs."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def line(self) -> dict[str, Any]:
-        """Read the next line of JSON from stdout."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            line: dict[str, Any] = json.loads(await self.process.stdout.readline())
-        return line
-
-    async def said(self, text: str) -> str:
-        """Read stderr up to the line that holds a text."""
-        assert self.process.stderr is not None
-        lines = ""
-        async with asyncio.timeout(PATIENCE):
-            while text not in lines:
-                line = await self.process.stderr.readline()
-                assert line, f"it never said {text!r}: {lines}"
-                lines += line.decode()
-        return lines
-
-    async def ended(self) -> tuple[int, str, str]:
-        """Wait for the end: exit status, the rest of stdout and stderr."""
-        async with asyncio.timeout(PATIENCE):
-            out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, out.decode(), err.decode()
-
-
-@contextlib.asynccontextmanager
-async def ekeko(*args: str, cwd: Path = ROOT) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "proxy", *args),
-        cwd=cwd,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Process(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-def configure(file: Path, upstream: str, **changes: Any) -> None:
-    raw: dict[str, Any] = {
-        "routes": {"plain": {"listen": "127.0.0.1:0", "upstream": upstream, "credential": "none"}},
-        "admin": {"listen": "127.0.0.1:0"},
-    }
-    file.write_text(json.dumps(raw | changes))  # JSON is YAML
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

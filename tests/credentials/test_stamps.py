@@ -6,8 +6,10 @@ import asyncio
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.credentials.stamps import AHEAD_AT_MOST, ClockStamps, Stamps, StampStore
+from proxy.credentials.stamps import AHEAD_AT_MOST, ClockStamps, Share, Stamps, StampStore
 from tests.support import ManualClock, settle
 
 TEN_MINUTES = 600_000
@@ -137,3 +139,98 @@ async def test_credentials_with_one_access_key_share_their_stamps(
     assert await first.next() + 1 == await second.next()
     assert await other.next() == manual_clock.wall_ms()
     assert "canary" not in repr(vars(store))
+
+
+# Several processes under one key.
+
+
+def cell() -> memoryview:
+    """Memory for one stamp, as a supervisor keeps it for a worker."""
+    return memoryview(bytearray(8)).cast("q")
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 7),  # which worker, modulo their number
+        st.sampled_from(["take", "burst", "die"]),
+        st.sampled_from([0, 1, 2, 40, -1, -3000]),  # milliseconds by which the clock moves then
+    ),
+    max_size=60,
+)
+
+
+@given(of=st.integers(1, 8), steps=STEPS)
+async def test_workers_never_share_a_stamp_nor_repeat_one_of_a_predecessor(
+    of: int, steps: list[tuple[int, str, int]]
+) -> None:
+    """Whoever stamps, in whatever order, whoever dies, and though the clock is nudged back."""
+    clock = ManualClock()
+    cells = [cell() for _ in range(of)]
+    workers = [Stamps(clock, Share(index, of, cells[index])) for index in range(of)]
+    taken: list[int] = []
+    for number, act, moves in steps:
+        index = number % of
+        if act == "die":
+            workers[index] = Stamps(clock, Share(index, of, cells[index]))
+        count = 30 if act == "burst" else 1
+        stamps = await take(workers[index], count)
+        assert all(stamp % of == index for stamp in stamps)
+        taken += stamps
+        clock.jump_wall(moves)
+    assert len(set(taken)) == len(taken)
+
+
+async def test_a_shares_first_stamp_is_the_next_of_its_milliseconds(
+    manual_clock: ManualClock,
+) -> None:
+    now = manual_clock.wall_ms()
+    for index in range(4):
+        stamp = await Stamps(manual_clock, Share(index, 4, cell())).next()
+        assert stamp % 4 == index
+        assert 0 <= stamp - now < 4
+
+
+async def test_a_successor_goes_on_behind_a_predecessor_that_ran_ahead(
+    manual_clock: ManualClock,
+) -> None:
+    used = cell()
+    before = await take(Stamps(manual_clock, Share(1, 2, used)), 1000)
+    assert before[-1] - manual_clock.wall_ms() >= 1998
+    after = await take(Stamps(manual_clock, Share(1, 2, used)), 10)
+    assert after[0] == before[-1] + 2
+
+
+async def test_a_stamp_that_was_never_used_holds_no_successor_back(
+    manual_clock: ManualClock,
+) -> None:
+    used = cell()
+    stamps = Stamps(manual_clock, Share(0, 2, used))
+    last = (await take(stamps, AHEAD_AT_MOST // 2 + 1))[-1]
+    waiting = [asyncio.create_task(stamps.next()) for _ in range(50)]
+    await settle()
+    for task in waiting:
+        task.cancel()
+    successor = Stamps(manual_clock, Share(0, 2, used))
+    following = asyncio.create_task(successor.next())
+    await manual_clock.advance(0.002)
+    assert following.result() == last + 2
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_clock_that_is_set_back_frees_a_share_too(
+    manual_clock: ManualClock, *, alive: bool
+) -> None:
+    used = cell()
+    stamps = Stamps(manual_clock, Share(0, 2, used))
+    await take(stamps, 3)
+    manual_clock.jump_wall(-TEN_MINUTES)
+    if alive:
+        await take(stamps, 3)
+    after = await Stamps(manual_clock, Share(0, 2, used)).next()
+    assert 0 <= after - manual_clock.wall_ms() <= 6
+
+
+async def test_each_key_of_a_worker_has_stamps_of_its_share(manual_clock: ManualClock) -> None:
+    store = StampStore(manual_clock, Share(2, 3, cell()))
+    for key in ("canary-one-key", "canary-other-key"):
+        assert await store.of(key).next() % 3 == 2

@@ -1,0 +1,66 @@
+"""The admin pages' listener, which a reload may keep, move or close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy import sockets
+from proxy.admin.pages import AdminPages
+from proxy.server import Listener, Room
+
+if TYPE_CHECKING:
+    from proxy.addresses import Listen
+    from proxy.admin.pages import Instance
+    from proxy.generation import Generation
+
+_CONNECTIONS = 100
+
+
+class Console:
+    """Where a process tells about itself, as far as the configuration in force wants it."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        # Health must be told even when callers hold every connection there is.
+        self._room = Room(_CONNECTIONS)
+        self._listener: Listener | None = None
+        self._listen: Listen | None = None  # as configured
+
+    async def open(self, new: Generation) -> Listener | None:
+        """Open what a configuration wants, unless it is open; OSError. To be enforced later."""
+        listen = new.settings.admin.listen
+        if listen is None or listen == self._listen:
+            return None
+        pages = AdminPages(self._instance, new.admin_guard(listen))
+        limit = new.settings.limits.header_timeout
+        listener = Listener(listen, pages, room=self._room, header_timeout=limit)
+        with sockets.naming("admin.listen", listen):
+            await listener.start()
+        return listener
+
+    async def enforce(self, new: Generation, opened: Listener | None) -> None:
+        """Go by a new configuration; `opened` is what `open` returned for it."""
+        before, listen = self._listener, new.settings.admin.listen
+        if listen is not None and listen == self._listen and before is not None:
+            assert isinstance(before.handler, AdminPages)  # noqa: S101 - as made in `open`
+            before.handler.guard = new.admin_guard(listen)
+            before.header_timeout = new.settings.limits.header_timeout
+            return
+        self._listener, self._listen = opened, listen
+        if before is not None:
+            await before.close()
+
+    @property
+    def url(self) -> str | None:
+        """Where it is to be reached, None if it is turned off."""
+        return None if self._listener is None else self._listener.url
+
+    def sweep(self, now: float) -> None:
+        """Drop callers whose request head does not come to an end; `now` is the loop's time."""
+        if self._listener is not None:
+            self._listener.sweep(now)
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._listener is not None:
+            await self._listener.close()
