@@ -28,6 +28,12 @@ class NotInstalled(Exception):  # noqa: N818 - not a failure: the peer is left o
     """A peer's program is not on this machine; the text says what to install."""
 
 
+# Compiling the sources anew at every start would be charged to the checkout's own program alone.
+_ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
+
+
 class Process:
     """A program in a session of its own, together with whatever it starts there."""
 
@@ -47,7 +53,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, **(environment or {})},
+                env={**_ENVIRONMENT, **(environment or {})},
                 start_new_session=True,
             )
         self.pid = self._popen.pid

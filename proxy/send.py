@@ -128,6 +128,7 @@ class Sending:
     async def _attempt(self, authorization: Authorization) -> tuple[Reply, Authorization]:
         """Send on a connection that may have been used before; on a new one if that had closed.
 
+        Returns what has come up to the answer's head, or to its end if that has come with it.
         What is attached is made anew whenever time has passed since: a token may have expired, and
         Eko takes no stamp twice. The one that was used is returned too.
         """
@@ -135,23 +136,44 @@ class Sending:
         if self._outgoing.method in _SAFE:
             idle = IDLE_AT_MOST
         connection = pool.take(pool.now() - idle)
-        if connection is not None:
+        while True:
+            is_new = connection is None
+            if connection is None:
+                connection = await pool.acquire()
+                authorization = await self._authorise_again(connection)
             try:
-                return await self._converse(connection, authorization), authorization
-            except ProxyError as error:
-                if not self._may_repeat(connection, error):
+                began = self._begin(connection, authorization)
+                while (head := connection.reader.head) is None:
+                    await connection.news()
+            except BaseException as error:
+                self._release(connection)
+                if is_new or not self._may_repeat(connection, error):
                     raise
-        connection = await pool.acquire()
-        try:
-            authorization = await self.route.credential.authorise(self._outgoing)
-        except BaseException:
-            pool.release(connection)
-            raise
-        return await self._converse(connection, authorization), authorization
+                connection = None
+            else:
+                connection.deadline = math.inf
+                self.took = pool.now() - began
+                return self._received(connection, head), authorization
 
-    def _may_repeat(self, connection: Connection, error: ProxyError) -> bool:
+    async def _authorise_again(self, connection: Connection) -> Authorization:
+        try:
+            return await self.route.credential.authorise(self._outgoing)
+        except BaseException:
+            self.route.pool.release(connection)
+            raise
+
+    def _received(self, connection: Connection, head: Head) -> Reply:
+        """Take what has come; the connection goes back at once if that is all there is."""
+        pieces = connection.take()
+        if not connection.reader.complete or not connection.wrote_all:
+            return Reply(head, pieces, connection)
+        self.route.pool.release(connection)
+        return Reply(head, pieces, None)
+
+    def _may_repeat(self, connection: Connection, error: BaseException) -> bool:
         return (
-            error.code == "upstream_closed"
+            isinstance(error, ProxyError)
+            and error.code == "upstream_closed"
             and connection.reader.untouched
             and self._body.whole is not None
             and self._outgoing.method in _SAFE
@@ -163,42 +185,28 @@ class Sending:
         """Tell whether the request moves money."""
         return self.route.credential.is_financial(self._outgoing.method, self._outgoing.path)
 
-    async def _converse(self, connection: Connection, authorization: Authorization) -> Reply:
-        """Run one exchange up to the answer's head, or to its end if that has come with it."""
-        pool, reader = self.route.pool, connection.reader
-        self.attempts += 1
-        began = pool.now()
-        try:
-            connection.begin(self._outgoing.method, self.upgrade)
-            self._send(connection, authorization, began)
-            while (head := reader.head) is None:
-                await connection.news()
-        except BaseException:
-            self._release(connection)
-            raise
-        connection.deadline = math.inf
-        self.took = pool.now() - began
-        pieces = connection.take()
-        if not reader.complete or not connection.wrote_all:
-            return Reply(head, pieces, connection)
-        pool.release(connection)
-        return Reply(head, pieces, None)
+    def _begin(self, connection: Connection, authorization: Authorization) -> float:
+        """Write the request; a body that is still coming is sent by a task of its own.
 
-    def _send(self, connection: Connection, authorization: Authorization, now: float) -> None:
-        """Write the request; a body that is still coming is sent by a task of its own."""
+        Returns the time at which it began.
+        """
+        self.attempts += 1
+        now = self.route.pool.now()
+        connection.begin(self._outgoing.method, self.upgrade)
         parts, body = self._head(authorization), self._body
         if body is not NO_BODY:
             whole = body.whole
             if whole is None:
                 connection.write(b"".join(parts))
                 self._uploading = asyncio.create_task(self._upload(connection))
-                return
+                return now
             if body.length is None:
                 whole = _chunk(whole) + b"0\r\n\r\n"
             parts.append(whole)
         connection.write(b"".join(parts))
         connection.wrote_all = True
         connection.deadline = now + self.route.timeout.response
+        return now
 
     async def _upload(self, connection: Connection) -> None:
         """Send the body as it comes, no faster than the upstream takes it."""

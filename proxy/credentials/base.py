@@ -57,7 +57,7 @@ class Tools(NamedTuple):
     observer: Observer
 
 
-class Outgoing(NamedTuple):
+class Outgoing:
     """What a credential may know of a request.
 
     `path` is the whole path that the upstream will see, percent-decoded; `read` holds the fields
@@ -65,11 +65,16 @@ class Outgoing(NamedTuple):
     shows nothing of them: they hold account numbers.
     """
 
-    method: str
-    path: str
-    query: str
-    read: Mapping[str, bytes]
-    body: bytes | None
+    __slots__ = ("body", "method", "path", "query", "read")
+
+    def __init__(
+        self, method: str, path: str, query: str, read: Mapping[str, bytes], body: bytes | None
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.read = read
+        self.body = body
 
     def __repr__(self) -> str:
         return f"Outgoing({self.method})"
