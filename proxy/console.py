@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from proxy import sockets
@@ -25,6 +27,7 @@ class Console:
         self._room = Room(_CONNECTIONS)
         self._listener: Listener | None = None
         self._listen: Listen | None = None  # as configured
+        self._loading: asyncio.Task[object] | None = None
 
     async def open(self, new: Generation) -> Listener | None:
         """Open what a configuration wants, unless it is open; OSError. To be enforced later."""
@@ -47,6 +50,9 @@ class Console:
             before.header_timeout = new.settings.limits.header_timeout
             return
         self._listener, self._listen = opened, listen
+        if listen is not None and self._loading is None:
+            loading = asyncio.to_thread(import_module, "proxy.admin.exposition")
+            self._loading = asyncio.create_task(loading)
         if before is not None:
             await before.close()
 
@@ -62,5 +68,7 @@ class Console:
 
     async def close(self) -> None:
         """Close it."""
+        if self._loading is not None:
+            await asyncio.gather(self._loading, return_exceptions=True)
         if self._listener is not None:
             await self._listener.close()
