@@ -410,3 +410,26 @@ async def test_a_payment_never_leaves_http() -> None:
             target = "/ekoapi/v3/customer/payment/dmt-fino"
             assert (await client.ask("POST", target, WISH)).body == b"paid"
             assert upstream.requests[0].get("Upgrade") is None
+
+
+async def test_last_words_that_the_upstream_takes_slowly_arrive() -> None:
+    may_read, said = asyncio.Event(), [0]
+
+    async def play(wire: UpstreamWire) -> None:
+        await may_read.wait()
+        await to_the_end(wire)
+
+    async with tunnel(play) as (upstream, proxy, client, _):
+        (connection,) = proxy.route("plain").pool._all
+        while not connection._paused_writing:
+            await client.send(PIECE)
+            said[0] += len(PIECE)
+            await settle()
+        client.close()
+        (listener,) = proxy.app._listeners.values()
+        await until(lambda: not listener._callers)
+        may_read.set()
+        await until(upstream.connections[0].lost.is_set)
+        _, _, heard = bytes(upstream.connections[0].received).partition(b"\r\n\r\n")
+        assert len(heard) == said[0]
+        await until(lambda: not proxy.route("plain").pool._all)

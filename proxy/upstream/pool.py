@@ -94,7 +94,9 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Take a connection back when its exchange has ended, whichever way."""
-        if not connection.end() or self._closed:
+        if not connection.end():
+            return  # it has seen to its own end
+        if self._closed:
             connection.abort()
         else:
             self._keep(connection)
