@@ -45,6 +45,7 @@ _READ_ALONE: Final = frozenset(
     {"connection", "expect", "host", "transfer-encoding", "upgrade", "x-request-id"}
 )
 _READ_AND_PASSED: Final = frozenset({"content-length", "content-type", "origin", "sec-fetch-site"})
+_LISTS: Final = frozenset({"connection", "upgrade"})
 _ORDINARY_CONNECTION: Final = frozenset({b"", b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
@@ -103,7 +104,7 @@ class _Sorter:
 
 
 def _joined(key: str, first: bytes, second: bytes) -> bytes:
-    if key != "connection":
+    if key not in _LISTS:
         raise bad_request(f"The header field {key} stands in the request more than once.")
     return first + b"," + second
 

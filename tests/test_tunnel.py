@@ -433,3 +433,31 @@ async def test_last_words_that_the_upstream_takes_slowly_arrive() -> None:
         _, _, heard = bytes(upstream.connections[0].received).partition(b"\r\n\r\n")
         assert len(heard) == said[0]
         await until(lambda: not proxy.route("plain").pool._all)
+
+
+async def test_a_switch_has_no_length() -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(SWITCHED.replace(b"X-Theirs: y", b"Content-Length: 3"), b"welcome")
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("GET", "/talk", WISH))
+        head = await client.head()
+        assert (head.status, head.get("Content-Length")) == (101, None)
+        assert await client.rest() == b"welcome"
+
+
+async def test_upgrade_is_a_list_and_may_stand_twice() -> None:
+    offer = answer(b"ok", "Upgrade: h2c", "Connection: Upgrade", "Upgrade: foo")
+    async with (
+        ScriptedUpstream([offer]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        got = await client.ask("GET", "/", [*WISH, ("Upgrade", "other")])
+        assert (got.body, got.get("Upgrade")) == (b"ok", None)
+        assert upstream.requests[0].get("Upgrade") is None

@@ -252,6 +252,11 @@ class ResponseReader:
     def _switch(self, head: Head) -> None:
         if head.fields.read.get("upgrade", b"").lower() != (self._upgrade or b"").lower():
             self._fail("it switched to a protocol that was not asked for")
+        if "content-length" in head.fields.read:  # RFC 9110, 8.6
+            lines = head.fields.lines
+            head.fields.lines = [
+                line for line in lines if not line.lower().startswith(b"content-length:")
+            ]
         self.head = head
         self.switched = True
         self._parser = None  # it is not used again: the connection has left HTTP
