@@ -6,7 +6,10 @@ more than the rest of an exchange together, so answers go to the transport as re
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
+import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER's, which has TCP end by a reset
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -57,6 +61,7 @@ class Caller:
     """
 
     __slots__ = (
+        "_until_close",
         "chunked",
         "connection",
         "content",
@@ -84,6 +89,7 @@ class Caller:
         self.started = False
         self.sent = 0
         self.chunked = False
+        self._until_close = False
 
     def head(
         self, status: int, reason: bytes, lines: Iterable[bytes], length: int | None
@@ -101,6 +107,7 @@ class Caller:
             parts.append(b"Transfer-Encoding: chunked\r\n")
         else:
             self.keep_alive = False
+            self._until_close = True
         if not self.keep_alive:
             parts.append(b"Connection: close\r\n")
         elif self.version < (1, 1):
@@ -158,7 +165,11 @@ class Caller:
         """Break the connection, so that nobody takes a part of an answer for all of it."""
         self.keep_alive = False
         transport = self.connection.transport
-        if transport is not None:
+        if transport is None:
+            return
+        if self._until_close:
+            reset(transport)
+        else:
             transport.abort()
 
     def invite_body(self) -> None:
@@ -166,3 +177,11 @@ class Caller:
         transport = self.connection.transport
         if transport is not None:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection in such a way that its end cannot be taken for that of an answer."""
+    with contextlib.suppress(OSError):  # it has ended already
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()

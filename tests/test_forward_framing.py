@@ -225,6 +225,21 @@ async def test_an_http_1_0_caller_reads_an_unknown_length_to_the_end_of_the_conn
         assert await client.rest() == b""
 
 
+async def test_an_http_1_0_caller_sees_that_an_answer_of_unknown_length_broke_off() -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(CHUNKED + b"5\r\nhello\r\n")
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        with pytest.raises(ConnectionResetError):  # an orderly end would be the body's
+            await client.reader.read()
+
+
 async def test_an_http_1_0_caller_keeps_its_connection_if_it_asks() -> None:
     async with (
         ScriptedUpstream([answer(b"one"), answer(b"two")]) as upstream,
