@@ -20,7 +20,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 from aiohttp.web_server import Server
 
 from proxy import sockets
-from proxy.caller import Caller
+from proxy.caller import Caller, reset
 from proxy.errors import ProxyError, bad_request, problem
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ _HELD: Final = 64 * 1024  # bytes of a body; twice as many make its caller wait
 # Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
 _KEEP_ALIVE: Final = 3600.0
 _LINGER: Final = 10.0  # seconds
+_FAREWELL: Final = 60.0  # seconds that a caller may take for the end of a last answer
+_BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being served
 _AT_ONCE: Final = 0.01  # seconds
 _END: Final = b"\r\n\r\n"
 _TOO_MANY_FIELDS: Final = "Too many headers received"
@@ -65,16 +67,20 @@ class CallerConnection(RequestHandler):
     """One caller's connection. `peer` is its address, or the process at a unix socket.
 
     aiohttp accepts, parses and buffers; `start` serves. `head_since` is the loop's time from which
-    a head is waited for, `idle_since` from which nothing was heard.
+    a head is waited for, `idle_since` from which nothing was heard, `ended_at` from which only the
+    rest of an answer has to leave.
     """
 
     __slots__ = (
         "_behind",
         "_content",
-        "_ends_head",
         "_heard",
+        "_is_cut",
         "_listener",
+        "_part",
+        "_uncut",
         "busy",
+        "ended_at",
         "head_since",
         "idle_since",
         "peer",
@@ -86,11 +92,14 @@ class CallerConnection(RequestHandler):
         self.peer = ""
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
-        self._behind = False  # something has come behind the request that is being served
-        self._ends_head = True  # what came last ended with a head
+        self._behind = 0  # bytes that have come behind the request that is being served
+        self._part = b""  # how what came last ended, if within a head
+        self._uncut: RawRequestMessage | None = None  # nothing stood behind its head
+        self._is_cut = False  # what stood behind the head that is being served was dropped
         self.busy = False
         self.head_since = math.inf
         self.idle_since = math.inf
+        self.ended_at = math.inf
 
     @property
     def is_idle(self) -> bool:
@@ -117,23 +126,32 @@ class CallerConnection(RequestHandler):
             self._content.set_exception(ConnectionResetError("the caller has gone"))
 
     def data_received(self, data: bytes) -> None:
-        """Start the clock of a head, unless a request is being served."""
-        if not self.busy and not self._heard and self._content.is_eof():
-            self._expect_head()
-        elif self.busy and not self._behind and self._content.is_eof():
-            self._behind = True
+        """Start the clock of a head, unless a request is being served.
+
+        aiohttp calls this without data to have it parsed what the parser has kept.
+        """
+        if data and self._content.is_eof():
+            if self.busy:
+                self._behind += len(data)
+                if self._behind > _BEHIND_AT_MOST and not self._buffer_paused:
+                    self._pause_reading_for_buffer()
+            elif not self._heard:
+                self._expect_head()
         super().data_received(data)
         if self._messages:
             self._look_at(self._messages[-1][0], data)
+        elif not self.busy:
+            self._part = data[1 - len(_END) :]
 
     def _look_at(self, message: RawRequestMessage | _ErrInfo, data: bytes) -> None:
-        """See to what aiohttp's parser does not tell of a message that came with `data`."""
+        """See to what aiohttp's parser does not tell of the last message, after more `data`."""
         if isinstance(message, _ErrInfo):
             if self.busy:  # aiohttp would tell only who comes next
                 self._content.set_exception(ValueError("broken framing"))
         elif message.upgrade:
             # Unless it is a WebSocket's, the parser drops what stands behind it.
-            self._ends_head = data.find(_END) + len(_END) == len(data)
+            _, end, rest = (self._part + data).partition(_END)
+            self._uncut = message if end and not rest else None
 
     async def start(self) -> None:
         """Serve one request after another: aiohttp runs this once, as the connection's task.
@@ -153,34 +171,67 @@ class CallerConnection(RequestHandler):
         finally:
             self.busy = False
             self._task_handler = None
+            self.ended_at = self._loop.time()
             if self.transport is not None:
                 self.transport.close()
 
     async def _serve(self) -> None:
         handler = self._listener.handler
         while not self._force_close:
-            if not self._messages:
+            if self._messages:
+                await asyncio.sleep(0)  # who sends many at once lets others have their turn
+            else:
+                self.busy = False
                 await self._more()
+            self.busy = True
             message, content = self._next()
             if isinstance(message, _ErrInfo):
                 handler.reject(Caller(self, ERROR, content), _refusal(message))
                 return
             caller = Caller(self, message, content)
-            if message.upgrade and not self._upgraded and not self._ends_head:
-                caller.keep_alive = False  # its caller will see what was not answered
-            self.busy = True
+            if message.upgrade:
+                self._is_cut = message is not self._uncut and not self._holds_what_is_behind
+                if self._is_cut or content is not EMPTY_PAYLOAD:
+                    caller.keep_alive = False  # its caller will see what was not answered
             await handler.handle(caller)
-            self.busy = False
             if not content.is_eof():
                 await _read_rest(content)
             if not caller.keep_alive or not content.is_eof():
                 return
-            if self._upgraded:
-                self._go_on_with_http()
-            if self._behind:
-                self._behind = False
-                if not self._messages:
-                    self._expect_head()
+            if self._paused and not await self._takes_more():
+                return
+            if self._behind or self._upgraded or self._buffer_paused:
+                self._go_on()
+
+    @property
+    def _holds_what_is_behind(self) -> bool:
+        """Tell whether aiohttp's parser has stopped behind the request that is being served."""
+        return self._upgraded and not self._messages
+
+    async def _takes_more(self) -> bool:
+        """Wait until the caller has taken answers; False if it does not.
+
+        Most have waited by now. The proxy's own answers have not, and without an end to them they
+        would pile up for a caller that sends and never reads.
+        """
+        try:
+            async with asyncio.timeout(_LINGER):
+                await self.drain()
+        except TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+            return False
+        return True
+
+    def _go_on(self) -> None:
+        """Turn to what came behind the request that has been served."""
+        if self._holds_what_is_behind:
+            self._go_on_with_http()
+        elif self._buffer_paused and not self._messages:
+            self._resume_reading_if_drained()
+        behind, self._behind = self._behind, 0
+        if behind and not self._messages:
+            self._expect_head()
 
     async def _more(self) -> None:
         """Wait until `data_received` has read a request."""
@@ -226,7 +277,7 @@ class CallerConnection(RequestHandler):
 
         ConnectionError if it spoke before the switch, and was taken for speaking HTTP.
         """
-        if not self._upgraded and (self._behind or not self._ends_head):
+        if self._messages or (not self._upgraded and (self._behind or self._is_cut)):
             raise ConnectionResetError("the caller did not wait for the switch")
         self._upgraded = True
         self._content = StreamReader(self, self._read_bufsize, loop=self._loop)
@@ -320,6 +371,8 @@ class Listener(Server):
         for caller in list(self._callers):
             if now - caller.head_since > self.header_timeout and caller.transport is not None:
                 caller.transport.abort()
+            elif now - caller.ended_at > _FAREWELL and caller.transport is not None:
+                reset(caller.transport)
             elif now - caller.idle_since > _KEEP_ALIVE:
                 caller.force_close()
             elif caller.idle_since == math.inf and caller.is_idle:
@@ -346,6 +399,9 @@ class Listener(Server):
     async def close(self) -> None:
         """Close everything now."""
         self.stop_accepting()
+        for caller in self._callers:
+            if caller.busy:
+                caller.cancel()  # it breaks off: an answer that is cut short must not look whole
         # To aiohttp 0 means for ever: until the caller of an idle connection hangs up.
         await self.shutdown(_AT_ONCE)
 

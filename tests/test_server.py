@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy import server
 from tests.support import (
     ScriptedUpstream,
     answer,
@@ -19,6 +20,7 @@ from tests.support import (
     plain_proxy,
     raw_client,
     request,
+    settle,
     until,
 )
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.server import CallerConnection, Listener
-    from tests.support import Proxy, UpstreamWire
+    from tests.support import Proxy, RawClient, UpstreamWire
 
 
 def listener(proxy: Proxy) -> Listener:
@@ -158,6 +160,28 @@ async def test_a_request_that_is_being_served_is_in_no_hurry() -> None:
         may_answer.set()
 
 
+async def test_requests_that_wait_behind_another_start_no_clock() -> None:
+    may_answer = asyncio.Event()
+
+    async def play(wire: UpstreamWire) -> None:
+        while True:
+            if (await wire.request()).target == "/15":  # by then more of the queue is read again
+                await may_answer.wait()
+            await wire.send(answer())
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(*(request("GET", f"/{number}") for number in range(60)))
+        await until(lambda: upstream.requests and upstream.requests[-1].target == "/15")
+        listener(proxy).sweep(in_seconds(1000))
+        may_answer.set()
+        for _ in range(60):
+            assert (await client.answer()).status == 200
+
+
 async def test_admin_callers_have_to_finish_their_heads_too() -> None:
     admin = {"admin": {"listen": "127.0.0.1:0"}, "limits": {"header_timeout": 0.01}}
     async with (
@@ -167,6 +191,114 @@ async def test_admin_callers_have_to_finish_their_heads_too() -> None:
     ):
         await client.send(b"GET /livez")
         assert await client.rest() == b""
+
+
+# How much.
+
+REFUSED = request("GET", "/refused")
+ALLOW = {"routes": {"plain": {"allow": ["GET /allowed"]}}}
+
+
+def served(proxy: Proxy) -> int:
+    return proxy.app._metrics.totals().get("plain", {"requests": 0})["requests"]
+
+
+async def standstill(proxy: Proxy) -> int:
+    before = -1
+    while served(proxy) != before:
+        before = served(proxy)
+        await settle(500)
+    return before
+
+
+async def test_a_caller_that_never_reads_gets_no_more_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        ScriptedUpstream([answer()]) as upstream,
+        plain_proxy(upstream.url, ALLOW) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        (caller,) = await connections(proxy, 1)
+        assert caller.transport is not None
+        for end, name in (caller.transport, socket.SO_SNDBUF), (client.writer, socket.SO_RCVBUF):
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, name, 65536)
+        client.writer.write(REFUSED * 3000)
+        await until(lambda: caller.writing_paused)
+        assert await standstill(proxy) < 2500
+        assert caller.transport.get_write_buffer_size() < 128 * 1024
+        for _ in range(3000):  # but all of them once it reads
+            assert (await client.answer()).status == 403
+        monkeypatch.setattr(server, "_LINGER", 0.01)
+        client.writer.write(REFUSED * 3000)
+        await connections(proxy, 0)
+
+
+async def test_a_caller_that_sends_many_requests_at_once_lets_others_have_their_turn() -> None:
+    async with (
+        ScriptedUpstream([answer()]) as upstream,
+        plain_proxy(upstream.url, ALLOW) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(REFUSED * 100)
+        before = 0
+        while before < 100:
+            await asyncio.sleep(0)
+            assert served(proxy) <= before + 1
+            before = served(proxy)
+
+
+async def test_heads_behind_a_running_request_are_not_taken_in_without_bound() -> None:
+    may_answer, sent = asyncio.Event(), [0]
+    head = request("GET", "/refused", [(f"X-{number}", "a" * 16_000) for number in range(90)])
+
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await may_answer.wait()
+        await wire.send(answer(b"slow"))
+        await wire.rest()
+
+    async def pour(client: RawClient) -> None:
+        for _ in range(30):
+            await client.send(head)
+            sent[0] += 1
+
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url, ALLOW) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("GET", "/allowed"))
+        await until(lambda: upstream.requests)
+        pouring = asyncio.create_task(pour(client))
+        (caller,) = listener(proxy)._callers
+        await until(lambda: caller._buffer_paused)
+        await settle(500)
+        assert len(caller._messages) < 2
+        may_answer.set()
+        assert (await client.answer()).body == b"slow"
+        for _ in range(30):
+            assert (await client.answer()).status == 403
+        await pouring
+
+
+async def test_a_caller_that_never_takes_the_end_of_its_last_answer_is_let_go() -> None:
+    async with (
+        ScriptedUpstream([answer(bytes(16 * 1024 * 1024))]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        (caller,) = await connections(proxy, 1)
+        assert caller.transport is not None
+        caller.transport.set_write_buffer_limits(64 * 1024 * 1024)  # as if all but a little was out
+        await client.send(request("GET", "/", [("Connection", "close")]))
+        await until(proxy.lines)
+        await until(lambda: caller._task_handler is None)
+        listener(proxy).sweep(in_seconds(50))
+        await settle()
+        assert listener(proxy)._callers
+        listener(proxy).sweep(in_seconds(70))
+        await connections(proxy, 0)
 
 
 # How many.

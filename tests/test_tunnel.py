@@ -412,6 +412,130 @@ async def test_a_payment_never_leaves_http() -> None:
             assert upstream.requests[0].get("Upgrade") is None
 
 
+@pytest.mark.parametrize("first", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+async def test_what_stands_behind_the_body_of_such_a_request_is_not_lost_in_silence(
+    first: str,
+) -> None:
+    name, _, value = first.partition(": ")
+    body = b"hello" if name == "Content-Length" else b"5\r\nhello\r\n0\r\n\r\n"
+    async with (
+        ScriptedUpstream([answer(b"one"), answer(b"three")]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("POST", "/one", [*WISH, (name, value)]))
+        await until(lambda: upstream.connections)
+        await client.send(body + request("GET", "/two"))
+        assert (await client.answer()).body == b"one"
+        assert await client.rest() == b""  # nothing that could pass for an answer to /two
+        assert [each.target for each in upstream.requests] == ["/one"]
+
+
+@pytest.mark.parametrize("at", [-3, -2, -1])
+async def test_a_head_whose_end_comes_in_parts_may_switch(at: int) -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(SWITCHED)
+
+    wish = request("GET", "/talk", WISH)
+    async with (
+        ScriptedUpstream(play) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(wish[:at])
+        (listener,) = proxy.app._listeners.values()
+        await until(lambda: any(caller._part for caller in listener._callers))
+        await client.send(wish[at:])
+        assert (await client.head()).status == 101
+
+
+async def test_three_bytes_that_are_more_than_the_heads_end_are_noticed() -> None:
+    async with (
+        ScriptedUpstream([answer(b"no"), answer(b"next")]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("GET", "/one", WISH)[:-2])
+        (listener,) = proxy.app._listeners.values()
+        await until(lambda: any(caller._part for caller in listener._callers))
+        await client.send(b"\r\nX")
+        assert (await client.answer()).get("Connection") == "close"
+
+
+@contextlib.asynccontextmanager
+async def behind_a_slow_request(
+    play: Callable[[UpstreamWire], Awaitable[None]], *behind: bytes
+) -> AsyncIterator[tuple[ScriptedUpstream, RawClient]]:
+    """Send a request, and each of the others in a packet of its own before the first answer."""
+    may_answer = asyncio.Event()
+
+    async def slow(wire: UpstreamWire) -> None:
+        await wire.request()
+        await may_answer.wait()
+        await wire.send(answer(b"first"))
+        await play(wire)
+
+    async with (
+        ScriptedUpstream(slow) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("GET", "/"))
+        await until(lambda: upstream.requests)
+        (listener,) = proxy.app._listeners.values()
+        (caller,) = listener._callers
+        for packet in behind:
+            before = len(caller._messages)
+            await client.send(packet)
+            while len(caller._messages) == before:
+                await settle()
+        may_answer.set()
+        assert (await client.answer()).body == b"first"
+        yield upstream, client
+
+
+WEBSOCKET = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+
+
+async def test_a_websocket_may_stand_behind_another_request_and_speak_early() -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(SWITCHED.replace(b"Test/1", b"websocket"))
+        assert await wire.rest_of(b"early") == b"early"
+        await wire.send(b"heard")
+
+    wish = request("GET", "/talk", WEBSOCKET) + b"early"
+    async with behind_a_slow_request(play, wish) as (_, client):
+        assert (await client.head()).status == 101
+        assert await client.rest() == b"heard"
+
+
+async def test_a_switch_with_another_request_behind_it_is_not_made() -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(SWITCHED)
+        await to_the_end(wire)
+
+    wishes = request("GET", "/one", WISH), request("GET", "/two", WEBSOCKET) + b"for two"
+    async with behind_a_slow_request(play, *wishes) as (upstream, client):
+        assert await client.rest() == b""
+        assert b"for two" not in upstream.connections[0].received
+
+
+async def test_what_is_dropped_behind_one_of_several_wishes_is_not_lost_in_silence() -> None:
+    async def play(wire: UpstreamWire) -> None:
+        await wire.request()
+        await wire.send(answer(b"second"))
+        await to_the_end(wire)
+
+    wishes = request("GET", "/one", WISH) + request("GET", "/two"), request("GET", "/three", WISH)
+    async with behind_a_slow_request(play, *wishes) as (_, client):
+        got = await client.answer()
+        assert (got.body, got.get("Connection")) == (b"second", "close")
+        assert await client.rest() == b""
+
+
 async def test_last_words_that_the_upstream_takes_slowly_arrive() -> None:
     may_read, said = asyncio.Event(), [0]
 
