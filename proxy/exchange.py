@@ -171,7 +171,7 @@ class Exchange:
     def _admit(self) -> tuple[Route, Target, Fields] | None:
         """Go through what every request has to pass; None if that has answered it."""
         caller, context, event = self.caller, self._context, self._event
-        target, refusal = _parse(caller.target)
+        target, refusal = _parse(caller.method, caller.target)
         route = None if target is None else context.routes.find(target.path)
         if route is not None:
             self._route = route
@@ -308,8 +308,10 @@ class Exchange:
             logger.exception("request %s could not be reported", event.request_id)
 
 
-def _parse(raw: str) -> tuple[Target | None, ProxyError | None]:
+def _parse(method: str, raw: str) -> tuple[Target | None, ProxyError | None]:
     """Read the target; a refusal is kept, for the guard speaks first."""
+    if method == "CONNECT":  # its target is never a path (RFC 9112, 3.2.3), nor has it a body
+        return None, bad_request("There is no tunnel to be had by CONNECT.")
     try:
         return targets.parse(raw), None
     except ProxyError as refusal:

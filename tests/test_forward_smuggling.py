@@ -92,6 +92,10 @@ AMBIGUOUS = {
     "OPTIONS *": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "CONNECT": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "CONNECT to us": b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n",
+    "CONNECT to a path": b"CONNECT /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "CONNECT with a body": (
+        b"CONNECT /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
     "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"GET /x\r\n",
     "a version of its own": b"GET /x HTTP/1.2.3\r\nHost: localhost\r\n\r\n",
