@@ -46,6 +46,7 @@ _FAREWELL: Final = 60.0  # seconds that a caller may take for the end of a last 
 _BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being served
 _AT_ONCE: Final = 0.01  # seconds
 _END: Final = b"\r\n\r\n"
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # with the end of what stands before it
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 # From 3.13 on the event loop would remove a unix socket's file, be it ours or not.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -78,6 +79,7 @@ class CallerConnection(RequestHandler):
         "_is_cut",
         "_listener",
         "_part",
+        "_tail",
         "_uncut",
         "busy",
         "ended_at",
@@ -93,6 +95,7 @@ class CallerConnection(RequestHandler):
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
         self._behind = 0  # bytes that have come behind the request that is being served
+        self._tail = b""  # how what came last ended, whatever it was
         self._part = b""  # how what came last ended, if within a head
         self._uncut: RawRequestMessage | None = None  # nothing stood behind its head
         self._is_cut = False  # what stood behind the head that is being served was dropped
@@ -137,6 +140,8 @@ class CallerConnection(RequestHandler):
                     self._pause_reading_for_buffer()
             elif not self._heard:
                 self._expect_head()
+        if data:
+            self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
         super().data_received(data)
         if self._messages:
             self._look_at(self._messages[-1][0], data)
@@ -189,19 +194,39 @@ class CallerConnection(RequestHandler):
                 handler.reject(Caller(self, ERROR, content), _refusal(message))
                 return
             caller = Caller(self, message, content)
-            if message.upgrade:
-                self._is_cut = message is not self._uncut and not self._holds_what_is_behind
-                if self._is_cut or content is not EMPTY_PAYLOAD:
-                    caller.keep_alive = False  # its caller will see what was not answered
+            self._see_what_is_lost(caller, message)
             await handler.handle(caller)
             if not content.is_eof():
                 await _read_rest(content)
-            if not caller.keep_alive or not content.is_eof():
+            if not caller.keep_alive or not content.is_eof() or self._may_hold_trailer(message):
                 return
             if self._paused and not await self._takes_more():
                 return
             if self._behind or self._upgraded or self._buffer_paused:
                 self._go_on()
+
+    def _see_what_is_lost(self, caller: Caller, message: RawRequestMessage) -> None:
+        """Let a request be the last one where what stands behind it may not be heard aright.
+
+        Its caller will see what was not answered.
+        """
+        if message.upgrade:
+            self._is_cut = message is not self._uncut and not self._holds_what_is_behind
+            if self._is_cut or caller.content is not EMPTY_PAYLOAD:
+                caller.keep_alive = False
+        elif self._may_hold_trailer(message):
+            caller.keep_alive = False
+
+    def _may_hold_trailer(self, message: RawRequestMessage) -> bool:
+        """Tell whether aiohttp's parser may hold a trailer of the request that is being served.
+
+        It would take that for a field of the next one: there must be none on this connection.
+        """
+        return (
+            message.chunked
+            and self._content.is_eof()
+            and (self._tail != _LAST_CHUNK or self._behind > 0 or bool(self._messages))
+        )
 
     @property
     def _holds_what_is_behind(self) -> bool:

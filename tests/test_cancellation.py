@@ -16,6 +16,7 @@ from proxy.credentials.stamps import Stamps
 from proxy.forward import Forwarder
 from proxy.sandbox import Fault, StandIns
 from proxy.upstream.dial import Dialer
+from tests.stepping import MOMENTS, Cancelled
 from tests.support import (
     JSON,
     PATIENCE,
@@ -35,7 +36,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from proxy.caller import Caller
     from proxy.route import Route
@@ -456,62 +457,30 @@ async def test_streaming_while_the_caller_takes_no_more(tasks: Tasks, how: str) 
 
 
 class Cancelling:
-    """Cancels the next request at its `at`-th wait; with `on` at each wait from there, too."""
+    """Cancels the next request at its `at`-th wait, at one of the moments of `stepping`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.at, self.on = 0, False
-        self.waits = 0
+        self.at, self.moment = 0, ""
+        self.last: Cancelled | None = None
         handle = Forwarder.handle
 
         async def watched(self_: Forwarder, asked: Caller) -> None:
             if not self.at:
                 await handle(self_, asked)
                 return
-            at, on, self.at, self.waits = self.at, self.on, 0, 0
-            await _Steps(self, handle(self_, asked), at, on=on)
+            at, self.at = self.at, 0
+            self.last = Cancelled(handle(self_, asked), at, self.moment)
+            await self.last
 
         monkeypatch.setattr(Forwarder, "handle", watched)
 
-    def arm(self, at: int, *, on: bool) -> None:
-        self.at, self.on = at, on
+    def arm(self, at: int, moment: str) -> None:
+        self.at, self.moment = at, moment
 
-
-class _Steps:
-    """Awaits a coroutine, and stands beside its task whenever that waits."""
-
-    def __init__(
-        self,
-        cancelling: Cancelling,
-        running: Coroutine[Any, Any, None],
-        at: int,
-        *,
-        on: bool,
-    ) -> None:
-        self._cancelling = cancelling
-        self._running = running
-        self._at = at
-        self._on = on
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        task, error = asyncio.current_task(), None
-        assert task is not None
-        while True:
-            try:
-                waiting = self._step(error)
-            except StopIteration:
-                return
-            self._cancelling.waits += 1
-            waits = self._cancelling.waits
-            if waits == self._at or (self._on and waits > self._at):
-                task.cancel()  # takes effect on what is waited for, as soon as that is known
-            error = None
-            try:
-                yield waiting
-            except BaseException as thrown:  # noqa: BLE001 - it goes on to the coroutine
-                error = thrown
-
-    def _step(self, error: BaseException | None) -> Any:
-        return self._running.send(None) if error is None else self._running.throw(error)
+    @property
+    def waits(self) -> int:
+        """Count the waits of the last request."""
+        return self.last.waits if self.last else 0
 
 
 async def in_pieces(client: RawClient, *pieces: bytes) -> None:
@@ -538,7 +507,7 @@ async def exchanges(
     act: Callable[[RawClient], Coroutine[Any, Any, None]],
     *,
     cancelling: Cancelling,
-    on: bool,
+    moment: str,
 ) -> AsyncIterator[int]:
     """Run one exchange after another, each cancelled a wait later, until one ends by itself.
 
@@ -546,7 +515,7 @@ async def exchanges(
     """
     for at in range(1, 200):
         yield at
-        cancelling.arm(at, on=on)
+        cancelling.arm(at, moment)
         async with raw_client(proxy.url(name)) as client:
             await act(client)
         await nothing_stays(proxy, name)
@@ -561,13 +530,13 @@ def cancelling(monkeypatch: pytest.MonkeyPatch) -> Cancelling:
     return Cancelling(monkeypatch)
 
 
-@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_payment_cancelled_anywhere(
-    front: Running, cancelling: Cancelling, *, on: bool
+    front: Running, cancelling: Cancelling, moment: str
 ) -> None:
     """Turned away at the door first, so that it is sent again; never more often than that."""
     eko = front.stand_ins.eko
-    async for _ in exchanges(front, "eko", pay, cancelling=cancelling, on=on):
+    async for _ in exchanges(front, "eko", pay, cancelling=cancelling, moment=moment):
         assert len(eko.payments) <= 1
         front.let_deadlines_pass()  # so that it has to dial
         eko.reset()
@@ -576,14 +545,14 @@ async def test_a_payment_cancelled_anywhere(
     assert eko.arrived == 2
 
 
-@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_an_upload_cancelled_anywhere(
-    monkeypatch: pytest.MonkeyPatch, cancelling: Cancelling, *, on: bool
+    monkeypatch: pytest.MonkeyPatch, cancelling: Cancelling, moment: str
 ) -> None:
     """With a token that is refused, so that it waits for another one."""
     monkeypatch.setattr(tokens, "_FORCED_BURST", 1000)
     async with StandIns() as stand_ins, proxy_in_front(stand_ins) as front:
-        async for _ in exchanges(front, "eka", upload, cancelling=cancelling, on=on):
+        async for _ in exchanges(front, "eka", upload, cancelling=cancelling, moment=moment):
             await ask(front.eka, "GET", "/x")  # has the token that was on its way
             front.let_deadlines_pass()
             stand_ins.eka.revoke_all()
@@ -591,9 +560,9 @@ async def test_an_upload_cancelled_anywhere(
 
 
 @pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_stream_cancelled_anywhere(
-    cancelling: Cancelling, *, on: bool, early: bool
+    cancelling: Cancelling, moment: str, *, early: bool
 ) -> None:
     """Answered after the upload, or while it still runs and then is given up."""
 
@@ -612,7 +581,7 @@ async def test_a_stream_cancelled_anywhere(
 
     act = begin if early else upload
     async with ScriptedUpstream(play) as upstream, plain_proxy(upstream.url) as proxy:
-        async for _ in exchanges(proxy, "plain", act, cancelling=cancelling, on=on):
+        async for _ in exchanges(proxy, "plain", act, cancelling=cancelling, moment=moment):
             proxy.let_deadlines_pass()
         assert (proxy.lines()[-1]["status"], proxy.lines()[-1]["code"]) == (200, None)
 

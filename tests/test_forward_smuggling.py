@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ScriptedUpstream, answer, plain_proxy, raw_client, until
+from tests.support import ScriptedUpstream, answer, plain_proxy, raw_client, settle, until
 
 if TYPE_CHECKING:
     from tests.support import Running
@@ -160,6 +160,47 @@ async def test_a_request_within_a_body_stays_a_body(smuggler: bytes) -> None:
         await client.send(get(target=b"/y"))
         assert (await client.answer()).body == b"two"
         assert [each.target for each in upstream.requests] == ["/x", "/y"]
+
+
+@pytest.mark.parametrize("trailers", [b"X-T: canary\r\n", b"X-S: y\r\nAuthorization: canary\r\n"])
+@pytest.mark.parametrize(
+    "how", ["at once", "one by one", "cut before the end", "cut in the trailer"]
+)
+async def test_a_trailer_is_no_field_of_the_next_request(trailers: bytes, how: str) -> None:
+    """aiohttp's parser keeps the last trailer, and takes it for the next request's first field."""
+    first = post(CHUNKED, body=b"2\r\nhi\r\n0\r\n%b\r\n" % trailers)
+    at = {"cut before the end": len(first) - 1, "cut in the trailer": len(first) - 6}
+    async with (
+        ScriptedUpstream([answer(b"one"), answer(b"two")]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        if how == "at once":
+            await client.send(first + HIDDEN)
+        else:
+            await client.send(first[: at.get(how)])
+            await settle()
+            await client.send(first[at.get(how, len(first)) :])
+            await until(lambda: upstream.requests)
+            with contextlib.suppress(ConnectionError):
+                await client.send(HIDDEN)
+        await client.rest()
+        assert "canary" not in str(upstream.requests)
+
+
+async def test_a_connection_goes_on_behind_a_chunked_request_without_trailers() -> None:
+    async with (
+        ScriptedUpstream([answer(b"one")] * 4) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        for pieces in ([b"0\r\n\r\n"], [b"2\r\nhi\r\n", b"0\r\n\r\n"], [b"0\r\n\r", b"\n"]):
+            await client.send(post(CHUNKED))
+            for piece in pieces:
+                await settle()
+                await client.send(piece)
+            assert (await client.answer()).body == b"one"
+        assert (await client.ask("GET", "/")).body == b"one"
 
 
 async def test_a_body_without_framing_is_a_request_of_its_own() -> None:

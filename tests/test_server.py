@@ -65,6 +65,30 @@ def sock() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (("Transfer-Encoding", "chunked"), b"2\r\nhi\r\n0\r\n\r\n"),
+        (("Content-Length", "5"), b"hello"),
+    ],
+)
+async def test_no_head_is_waited_for_behind_a_request_with_a_body(
+    framing: tuple[str, str], body: bytes
+) -> None:
+    """aiohttp looks at its buffers once more when a body has been read, with nothing to read."""
+    async with (
+        ScriptedUpstream([answer()] * 2) as upstream,
+        plain_proxy(upstream.url, {"limits": {"header_timeout": 20}}) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("POST", "/", [framing]) + body)
+        await client.answer()
+        (caller,) = await connections(proxy, 1)
+        await until(lambda: caller.is_idle)
+        listener(proxy).sweep(in_seconds(25))
+        assert (await client.ask("GET", "/")).status == 200
+
+
+@pytest.mark.parametrize(
     "part", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "]
 )
 async def test_a_head_that_does_not_come_to_an_end_costs_the_connection(part: bytes) -> None:

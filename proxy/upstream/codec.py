@@ -220,6 +220,8 @@ class ResponseReader:
         if self.complete:
             self.keep_alive = False
             return
+        if self.head is None:  # llhttp does so for a status that it does not know
+            self._fail("an interim answer has a body")
         self.pieces.append(piece)
         self.size += len(piece)
         self.received += len(piece)
@@ -243,6 +245,8 @@ class ResponseReader:
             self._fail("its status is none of HTTP's")
         if status == _SWITCHING_PROTOCOLS:
             self._fail("it switched protocols unasked")
+        if any(name.lower() == b"transfer-encoding" for name, _ in self._fields):
+            self._fail("an interim answer has a body")  # or none: RFC 9112, 6.1 forbids it
         self._interim += 1
         if self._interim > INTERIM_AT_MOST:
             self._fail("it sends interim answers without end")

@@ -136,9 +136,12 @@ class Connection(asyncio.Protocol):
             and self._error is None
             and not self.closed
         )
-        if self._ending:
+        if usable:
+            if self._paused_reading:
+                self.take()  # what nobody took must not keep the next answer from being read
+        elif self._ending:
             self.deadline = self._now() + _GOODBYE
-        elif not usable:
+        else:
             self.abort()
         return usable
 

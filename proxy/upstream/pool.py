@@ -82,15 +82,17 @@ class Pool:
 
         ProxyError: `upstream_unreachable`, or `overloaded` if all are in use for too long.
         """
-        if len(self._all) + self._opening < self._limit or self._evict():
-            self._opening += 1
-            return await self._dial()
-        while True:
-            connection = await self._wait()
+        again = False
+        while len(self._all) + self._opening >= self._limit and not self._evict():
+            connection = await self._wait(again=again)
             if connection is None:
                 return await self._dial()
             if not connection.closed:
                 return connection
+            # Lost on its way here. Its place may be free already: nobody would hand that to us.
+            again = True
+        self._opening += 1
+        return await self._dial()
 
     def release(self, connection: Connection) -> None:
         """Take a connection back when its exchange has ended, whichever way."""
@@ -152,10 +154,16 @@ class Pool:
             self._all.add(connection)
         return connection
 
-    async def _wait(self) -> Connection | None:
-        """Wait in the queue; None stands for a place, already counted, to open one in."""
+    async def _wait(self, *, again: bool) -> Connection | None:
+        """Wait in the queue; None stands for a place, already counted, to open one in.
+
+        Whoever waits `again` has had its turn, and waits in front.
+        """
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
-        self._waiters.append(waiter)
+        if again:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await waiter

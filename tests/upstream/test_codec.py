@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import h11
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from proxy.upstream.codec import (
     FIELDS_AT_MOST,
@@ -18,6 +13,8 @@ from proxy.upstream.codec import (
     ProtocolError,
     ResponseReader,
 )
+from tests.upstream import readings
+from tests.upstream.readings import GET, HEAD, Read, cuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,21 +24,18 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 CANARY = b"canary-4711"
 
 
-class Read(NamedTuple):
-    """What became of an answer."""
-
-    status: int
-    reason: bytes
-    lines: tuple[bytes, ...]
-    body: bytes
-    complete: bool
-    keep_alive: bool
-
-
 def read(*pieces: bytes, bodiless: bool = False, eof: bool = False) -> Read:
-    reader = ResponseReader()
-    reader.expect("HEAD" if bodiless else "GET")
-    return read_with(reader, *pieces, eof=eof)
+    """Read an answer whose head is whole."""
+    return there(readings.read(*pieces, asked=HEAD if bodiless else GET, eof=eof))
+
+
+def read_with(reader: ResponseReader, *pieces: bytes) -> Read:
+    return there(readings.read_with(reader, pieces))
+
+
+def there(found: Read | None) -> Read:
+    assert found is not None
+    return found
 
 
 def read_lazily(pieces: Iterator[bytes]) -> None:
@@ -49,23 +43,6 @@ def read_lazily(pieces: Iterator[bytes]) -> None:
     reader.expect("GET")
     for piece in pieces:
         reader.feed(piece)
-
-
-def read_with(reader: ResponseReader, *pieces: bytes, eof: bool = False) -> Read:
-    for piece in pieces:
-        reader.feed(piece)
-    if eof:
-        reader.eof()
-    head = reader.head
-    assert head is not None
-    return Read(
-        head.status,
-        head.reason,
-        tuple(line for line in head.fields.lines if line[:15].lower() != b"content-length:"),
-        b"".join(reader.take()),
-        reader.complete,
-        reader.keep_alive,
-    )
 
 
 # Answers that are read: bytes, whether to HEAD, whether the stream then ends, and the result.
@@ -169,12 +146,6 @@ UNTIL_CLOSE = {
 }
 
 
-def cuts(data: bytes) -> list[tuple[bytes, ...]]:
-    """Cut at every byte in turn, and at all of them."""
-    halves = [(data[:at], data[at:]) for at in range(1, len(data))]
-    return [(data,), *halves, tuple(data[at : at + 1] for at in range(len(data)))]
-
-
 @pytest.mark.parametrize(("data", "expected"), GOOD.values(), ids=GOOD.keys())
 def test_an_answer_is_read_the_same_wherever_it_is_cut(data: bytes, expected: Read) -> None:
     for pieces in cuts(data):
@@ -264,6 +235,13 @@ BAD = {
     b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     "a bare switch": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     "a switch behind an interim answer": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 X\r\n\r\n",
+    "an interim answer with chunks": b"HTTP/1.1 110 X\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n0\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nhi",
+    "an interim answer with no chunk": b"HTTP/1.1 110 X\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"0\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nhi",
+    "an interim answer with a body": b"HTTP/1.1 110 X\r\nContent-Length: 5\r\n\r\nhello"
+    + OK
+    + b"Content-Length: 2\r\n\r\nhi",
     "a negative chunk": CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n",
     "a signed chunk": CHUNKED + b"+5\r\nhello\r\n0\r\n\r\n",
     "a chunk of 0x5": CHUNKED + b"0x5\r\nhello\r\n0\r\n\r\n",
@@ -414,132 +392,3 @@ def test_pieces_are_handed_over_once_and_counted_until_then() -> None:
     reader.feed(b"cd")
     assert reader.take() == [b"cd"]
     assert (reader.complete, reader.received, reader.has_news) == (True, 4, True)
-
-
-# Against another reader.
-#
-# h11 is lenient where this reader is strict (bare LF, folded fields, a length beside chunks), so
-# the promise has one direction for broken answers: what is accepted here, h11 reads alike.
-
-NAMES = st.text("abcXYZ-_019", min_size=1, max_size=10).map(lambda name: b"x-" + name.encode())
-VALUES = st.text(
-    st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20
-).map(lambda text: text.encode("latin-1").strip(b" "))
-REASONS = st.text("abc XYZ'\t\xe9", max_size=12).map(lambda text: text.strip().encode("latin-1"))
-FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
-
-
-def block(fields: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % field for field in fields)
-
-
-@st.composite
-def interim_answers(draw: st.DrawFn) -> bytes:
-    statuses = draw(st.lists(st.sampled_from([100, 102, 103, 110]), max_size=3))
-    return b"".join(
-        b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, draw(REASONS), block(draw(FIELDS)))
-        for status in statuses
-    )
-
-
-@st.composite
-def bodies(draw: st.DrawFn) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Draw the fields that frame a body, and the framed body."""
-    kind = draw(st.sampled_from(["length", "chunks", "close"]))
-    content = draw(st.binary(max_size=60))
-    if kind == "length":
-        return [(b"Content-Length", b"%d" % len(content))], content
-    if kind == "close":
-        return [], content
-    framed = b""
-    while content:
-        size = draw(st.integers(1, len(content)))
-        extension = draw(st.sampled_from([b"", b";a=b", b";x", b';q="v w"']))
-        framed += b"%x%b\r\n%b\r\n" % (size, extension, content[:size])
-        content = content[size:]
-    framed += b"0\r\n" + block(draw(FIELDS)) + b"\r\n"
-    return [(b"Transfer-Encoding", draw(st.sampled_from([b"chunked", b"Chunked"])))], framed
-
-
-class Exchange(NamedTuple):
-    method: str
-    data: bytes
-
-
-@st.composite
-def exchanges(draw: st.DrawFn) -> Exchange:
-    method = draw(st.sampled_from(["GET", "HEAD", "POST"]))
-    status = draw(st.sampled_from([200, 201, 204, 206, 301, 304, 401, 404, 491, 500, 503, 599]))
-    framing, body = draw(bodies())
-    fields = [*draw(FIELDS), *framing, *draw(FIELDS)]
-    if draw(st.booleans()):
-        fields.append((b"Connection", draw(st.sampled_from([b"close", b"keep-alive"]))))
-    head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, draw(REASONS), block(fields))
-    bodiless = method == "HEAD" or status in (204, 304)
-    return Exchange(method, draw(interim_answers()) + head + (b"" if bodiless else body))
-
-
-def read_by_h11(exchange: Exchange) -> Read:
-    """Read an answer and the end of the stream; h11.RemoteProtocolError if it is refused."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
-    connection.send(h11.Request(method=exchange.method, target="/", headers=[("Host", "x")]))
-    connection.send(h11.EndOfMessage())
-    connection.receive_data(exchange.data)
-    head, body, complete, ended = None, b"", False, False
-    while not complete:
-        event = connection.next_event()
-        if isinstance(event, h11.Response):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            complete = True
-        elif event is h11.NEED_DATA:
-            if ended:
-                break
-            ended = True
-            connection.receive_data(b"")
-        elif isinstance(event, h11.ConnectionClosed):
-            break
-    if head is None:
-        raise h11.RemoteProtocolError("no whole head")
-    left_out = {b"content-length", b"transfer-encoding", b"connection"}
-    lines = tuple(
-        b"%b: %b\r\n" % (name, value)
-        for name, value in head.headers.raw_items()
-        if name.lower() not in left_out
-    )
-    kept = connection.their_state is h11.DONE and not ended and not connection.trailing_data[0]
-    return Read(head.status_code, bytes(head.reason), lines, body, complete, keep_alive=kept)
-
-
-@settings(deadline=None, max_examples=300)
-@given(exchanges(), st.lists(st.integers(0, 400), max_size=6))
-def test_valid_answers_are_read_as_h11_reads_them(exchange: Exchange, at: list[int]) -> None:
-    marks = sorted({0, *(mark for mark in at if mark < len(exchange.data)), len(exchange.data)})
-    pieces = [exchange.data[a:b] for a, b in itertools.pairwise(marks)]
-    found = read(*pieces, bodiless=exchange.method == "HEAD", eof=True)
-    other = read_by_h11(exchange)
-    assert found._replace(keep_alive=False) == other._replace(keep_alive=False)
-    assert found.complete
-    assert other.keep_alive or not found.keep_alive
-
-
-@settings(deadline=None, max_examples=500)
-@given(exchanges(), st.data())
-def test_whatever_is_accepted_of_broken_answers_h11_reads_alike(
-    exchange: Exchange, data: st.DataObject
-) -> None:
-    at = data.draw(st.integers(0, len(exchange.data)))
-    drop = data.draw(st.integers(0, 2))
-    put = data.draw(st.sampled_from([b"", b"\r", b"\n", b" ", b"\x00", b":", b"0", b"5", b"\x7f"]))
-    broken = exchange.data[:at] + put + exchange.data[at + drop :]
-    try:
-        found = read(broken, bodiless=exchange.method == "HEAD", eof=True)
-    except (ProtocolError, AssertionError):
-        return
-    if found.complete:
-        # RFC 9112, 2.2 lets a reader skip an empty line before a start line; h11 does not.
-        start = re.sub(rb"(\A|\r\n\r\n)[\r\n]+(?=HTTP/)", rb"\1", broken)
-        other = read_by_h11(exchange._replace(data=start))
-        assert found._replace(keep_alive=False) == other._replace(keep_alive=False)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.errors import ProxyError
 from proxy.upstream.connection import HIGH_WATER, Connection
+from tests.stepping import MOMENTS, Cancelled
 from tests.support import settle
-from tests.upstream.support import head
+from tests.upstream.support import Transport, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,35 +20,11 @@ FAR_OFF = 1e12  # of the loop's seconds
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 
 
-class Transport(asyncio.Transport):
-    """A transport without a socket, which notes what is done to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.events: list[str] = []
-        self.aborted = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def pause_reading(self) -> None:
-        self.events.append("pause")
-
-    def resume_reading(self) -> None:
-        self.events.append("resume")
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
 def connected() -> tuple[Connection, Transport, list[Connection]]:
     lost: list[Connection] = []
     loop = asyncio.get_running_loop()
     connection = Connection(loop, loop.time, lost.append)
-    transport = Transport()
-    connection.connection_made(transport)
-    return connection, transport, lost
+    return connection, Transport(connection), lost
 
 
 def asked() -> tuple[Connection, Transport]:
@@ -83,6 +60,28 @@ async def test_reading_pauses_while_nobody_takes_what_came() -> None:
     assert transport.events == ["pause"]
     assert len(b"".join(connection.take())) == HIGH_WATER + 1
     assert transport.events == ["pause", "resume"]
+
+
+async def test_an_answer_that_nobody_took_does_not_keep_the_next_one_from_being_read() -> None:
+    """Its caller has gone when all of it is there, but some of it still waits for that caller."""
+    connection, transport = asked()
+    size = HIGH_WATER + 1
+    transport.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size))
+    assert transport.events == ["pause"]
+    assert connection.end()
+    assert connection.reader.size == 0
+    connection.begin("GET")
+    transport.feed(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+    assert (await head(connection)).status == 201
+
+
+async def test_an_orderly_end_is_waited_for_some_seconds() -> None:
+    connection, transport = asked()
+    connection.close()
+    assert not connection.end()
+    assert (transport.events, transport.aborted) == (["close"], False)
+    assert not connection.is_late(connection._now() + 5)
+    assert connection.is_late(connection._now() + 15)
 
 
 async def test_writing_waits_while_the_upstream_takes_no_more() -> None:
@@ -151,6 +150,24 @@ async def test_a_close_ends_an_answer_of_unknown_length_as_it_should() -> None:
     await connection.more(5)
     assert connection.reader.complete
     assert not connection.end()
+
+
+async def test_who_waits_is_told_of_the_close_that_ends_an_answer() -> None:
+    connection, transport = asked()
+    transport.feed(b"HTTP/1.1 200 OK\r\n\r\n")
+    more = asyncio.create_task(connection.more(5))
+    await settle()
+    transport.eof()
+    await more
+    assert connection.reader.complete
+
+
+async def test_who_waits_is_told_of_a_failure_before_the_connection_has_ended() -> None:
+    connection, transport = asked()
+    waiter = connection.news()
+    connection.fail(ProxyError("upstream_timeout", "late"))
+    assert waiter.done()
+    assert not transport.lost
 
 
 async def test_a_reset_does_not_end_an_answer_of_unknown_length() -> None:
@@ -223,6 +240,33 @@ async def test_an_answer_before_the_requests_end_costs_the_connection() -> None:
     assert (await head(connection)).status == 413
     assert not connection.end()
     assert transport.aborted
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("waiting", ["head", "more", "drain"])
+async def test_an_exchange_cancelled_as_it_waits_leaves_no_deadline_and_no_error(
+    waiting: str, moment: str
+) -> None:
+    connection, transport = asked()
+    connection.pause_writing()
+    if waiting != "head":
+        transport.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+    what = {"head": head(connection), "more": connection.more(5), "drain": connection.drain(5)}
+    task = asyncio.ensure_future(Cancelled(what.pop(waiting), 1, moment))
+    for other in what.values():
+        other.close()
+    await settle()
+    if waiting == "head":
+        transport.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+    transport.feed(b"ok")
+    connection.resume_writing()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert connection.end()
+    assert not connection.is_late(FAR_OFF)
+    connection.begin("GET")
+    transport.feed(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+    assert (await head(connection)).status == 201
 
 
 async def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:

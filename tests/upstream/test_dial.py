@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import itertools
 import ssl
+import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohappyeyeballs
 import pytest
 
 from proxy.addresses import parse_origin
@@ -16,6 +20,8 @@ from proxy.model import Tls
 from proxy.secrets import Secret
 from proxy.tls import TlsError
 from proxy.upstream.dial import Dialer, Via
+from proxy.upstream.pool import Pool
+from tests.stepping import MOMENTS, Cancelled
 from tests.support import (
     ScriptedUpstream,
     answer,
@@ -23,9 +29,12 @@ from tests.support import (
     plain_proxy,
     raw_client,
     request,
+    settle,
+    until,
 )
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -227,7 +236,10 @@ class Outbound:
 
     async def __call__(self, wire: UpstreamWire) -> None:
         await wire.request()
-        await wire.send(self.reply)
+        half = len(self.reply) // 2
+        await wire.send(self.reply[:half])
+        await settle(5)  # so that it has to be waited for
+        await wire.send(self.reply[half:])
         if b" 200 " not in self.reply:
             return
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -235,10 +247,12 @@ class Outbound:
             asyncio.create_task(_pump(wire.reader, writer)),
             asyncio.create_task(_pump(reader, wire.writer)),
         ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        writer.transport.abort()
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -326,6 +340,54 @@ async def test_proxies_of_the_environment_are_not_picked_up(
         async with plain_proxy(upstream.url) as proxy:
             assert (await ask(proxy.plain, "GET", "/")).body == b"ok"
         assert outbound.connections == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("by_via", [False, True])
+@pytest.mark.parametrize("by_tls", [False, True])
+async def test_a_dial_cancelled_anywhere_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    authority: Authority,
+    pair: tuple[str, str],
+    moment: str,
+    *,
+    by_tls: bool,
+    by_via: bool,
+) -> None:
+    """Name lookup, connecting, both halves of CONNECT, the handshake: at each wait in turn."""
+    opened: list[socket.socket] = []
+    connect = aiohappyeyeballs.start_connection
+
+    async def noted(*args: Any, **kwargs: Any) -> socket.socket:
+        opened.append(await connect(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", noted)
+    play = Outbound()
+    async with (
+        tls_server(pair) as tls_port,
+        ScriptedUpstream([]) as plain,
+        ScriptedUpstream(play) as outbound,
+    ):
+        play.port = tls_port if by_tls else plain.port
+        origin = parse_origin(f"{'https' if by_tls else 'http'}://localhost:{play.port}")
+        dialer = Dialer(origin, Tls(ca=authority.ca), via(outbound) if by_via else None)
+        pool = Pool(dialer, now=time.monotonic, connect_timeout=5, limit=1)
+        waits = itertools.count(1)
+        while True:
+            acquiring = Cancelled(pool.acquire(), next(waits), moment)
+            task = asyncio.ensure_future(acquiring)
+            await asyncio.wait([task])
+            if not task.cancelled():
+                break
+            assert pool.counts() == {"active": 0, "idle": 0, "opening": 0}
+            await until(lambda: all(each.fileno() == -1 for each in opened))
+        assert acquiring.waits > (3 if by_via else 2)
+        assert not task.result().closed
+        assert pool.counts() == {"active": 1, "idle": 0, "opening": 0}
+        pool.abort()
+        await until(lambda: all(each.fileno() == -1 for each in opened))
+    gc.collect()  # a socket that was left open would be an error now
 
 
 def test_an_outbound_proxys_password_is_not_shown() -> None:

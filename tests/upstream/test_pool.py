@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from proxy.model import Tls
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import IDLE_AT_MOST, Pool
 from tests.support import ScriptedUpstream, answer, settle, until
-from tests.upstream.support import head
+from tests.upstream.support import Wires, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,22 @@ def pool_of(upstream: ScriptedUpstream, *, limit: int = 10, timeout: float = 5) 
         connect_timeout=timeout,
         limit=limit,
     )
+
+
+def wired(*, limit: int = 10, timeout: float = 5) -> tuple[Pool, Wires]:
+    """Make a pool whose connections have no sockets."""
+    wires = Wires()
+    dialer = cast("Dialer", wires)
+    pool = Pool(dialer, now=time.monotonic, connect_timeout=timeout, limit=limit)
+    return pool, wires
+
+
+async def acquired(pool: Pool, wires: Wires) -> Connection:
+    """Have a new connection."""
+    acquiring = asyncio.create_task(pool.acquire())
+    await settle()
+    wires.answer()
+    return await acquiring
 
 
 async def converse(connection: Connection) -> bytes:
@@ -290,6 +306,157 @@ async def test_a_closed_pool_keeps_nothing_but_what_is_in_use() -> None:
         pool.release(busy)
         assert busy.closed
         await until(lambda: pool.counts() == NOTHING)
+
+
+async def test_a_connection_reset_on_its_way_to_a_waiter_leaves_that_one_its_place() -> None:
+    """The pool hears of it after the waiter was given the connection, and before it has run."""
+    pool, wires = wired(limit=1)
+    held = await acquired(pool, wires)
+    waiting = asyncio.create_task(pool.acquire())
+    await settle()
+    wires.of(held).end(ConnectionResetError())
+    pool.release(held)
+    await settle()
+    assert len(wires.dialling) == 1
+    wires.answer()
+    assert await waiting is not held
+    assert pool.counts() == {"active": 1, "idle": 0, "opening": 0}
+
+
+async def test_a_waiter_whose_connection_closes_on_the_way_keeps_its_turn() -> None:
+    pool, wires = wired(limit=1)
+    held = await acquired(pool, wires)
+    first, second = (asyncio.create_task(pool.acquire()) for _ in range(2))
+    await settle()
+    pool.release(held)
+    wires.of(held).eof()
+    await settle()
+    wires.answer()
+    fresh = await first
+    assert not second.done()
+    pool.release(fresh)
+    assert await second is fresh
+
+
+async def test_a_connection_that_ends_as_it_begins_takes_no_place() -> None:
+    pool, wires = wired(limit=1)
+    wires.stillborn = True
+    assert (await acquired(pool, wires)).closed
+    assert pool.counts() == NOTHING
+    wires.stillborn = False
+    assert not (await acquired(pool, wires)).closed
+
+
+async def test_an_idle_connection_whose_end_is_coming_is_not_taken() -> None:
+    pool, wires = wired()
+    connection = await acquired(pool, wires)
+    pool.release(connection)
+    wires.of(connection).eof()
+    assert pool.take(ago(15)) is None
+
+
+async def test_the_one_that_makes_room_has_been_idle_for_the_longest_time() -> None:
+    pool, wires = wired(limit=2)
+    one, two = await acquired(pool, wires), await acquired(pool, wires)
+    pool.release(one)
+    pool.release(two)
+    await acquired(pool, wires)
+    assert one.closed
+    assert pool.take(ago(15)) is two
+
+
+async def queueing(count: int) -> tuple[Pool, Wires, Connection, list[asyncio.Task[Connection]]]:
+    """Have a pool of one connection, its holder, and some who queue for it."""
+    pool, wires = wired(limit=1)
+    held = await acquired(pool, wires)
+    tasks = [asyncio.create_task(pool.acquire()) for _ in range(count)]
+    await settle()
+    return pool, wires, held, tasks
+
+
+async def test_a_place_given_to_who_is_cancelled_goes_to_the_next() -> None:
+    pool, wires, held, (first, second) = await queueing(2)
+    held.connection_lost(None)  # first has its place now, but has not run yet
+    first.cancel()
+    await settle()
+    assert pool.counts() == {"active": 0, "idle": 0, "opening": 1}
+    wires.answer()
+    assert not (await second).closed
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled", "is cancelled as it succeeds"])
+async def test_the_place_of_a_dial_that_comes_to_nothing_goes_to_the_next(how: str) -> None:
+    pool, wires, held, (first, second) = await queueing(2)
+    held.connection_lost(None)
+    await settle()
+    if how != "is cancelled":
+        wires.answer(error=how == "fails")
+    if how != "fails":
+        first.cancel()
+    await settle()
+    assert first.done()
+    assert len(wires.dialling) == pool.counts()["opening"] == 1
+    wires.answer()
+    assert not (await second).closed
+    with contextlib.suppress(ProxyError, asyncio.CancelledError):
+        await first
+
+
+async def test_who_is_told_of_overload_just_as_it_is_served_passes_on_what_it_got() -> None:
+    pool, _, held, _ = await queueing(0)
+    loop = asyncio.get_running_loop()
+    pool._connect_timeout = 0
+    first = asyncio.create_task(pool.acquire())  # its time is up when the loop comes round
+    loop.call_soon(setattr, pool, "_connect_timeout", 5)
+    second = asyncio.create_task(pool.acquire())
+    loop.call_soon(pool.release, held)
+    with pytest.raises(ProxyError) as caught:
+        await first
+    assert caught.value.code == "overloaded"
+    assert await second is held
+
+
+@pytest.mark.parametrize("end", [Pool.close, Pool.abort])
+async def test_what_a_cancelled_waiter_got_from_a_pool_that_closed_meanwhile_is_not_kept(
+    end: Callable[[Pool], None],
+) -> None:
+    pool, wires, held, (waiting,) = await queueing(1)
+    pool.release(held)
+    end(pool)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await settle()
+    assert wires.of(held).lost
+    assert pool.counts() == NOTHING
+
+
+@pytest.mark.parametrize("end", [Pool.close, Pool.abort])
+async def test_who_queues_at_a_pool_that_closes_is_served_all_the_same(
+    end: Callable[[Pool], None],
+) -> None:
+    """Requests that were accepted under an old configuration come to their end."""
+    pool, wires, held, (waiting,) = await queueing(1)
+    end(pool)
+    if end is Pool.close:
+        pool.release(held)
+    await settle()
+    wires.answer()
+    fresh = await waiting
+    assert fresh is not held
+    pool.release(fresh)
+    await settle()
+    assert pool.counts() == NOTHING
+    assert not wires.open_ones
+
+
+async def test_what_was_said_last_is_sent_before_a_connection_ends() -> None:
+    pool, wires = wired()
+    held = await acquired(pool, wires)
+    held.begin("GET")
+    held.close()
+    pool.release(held)
+    assert wires.of(held).events == ["close"]
+    assert not wires.of(held).aborted
 
 
 # Any order of events.
