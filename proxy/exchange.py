@@ -200,6 +200,8 @@ class Exchange:
             return
         if not route.allows(method, target.path):
             raise ProxyError("not_allowed", f"The route '{route.name}' does not allow this call.")
+        if method == "TRACE" and credential.owned:  # RFC 9110, 9.3.8
+            raise ProxyError("not_allowed", "An upstream would repeat the credential to TRACE.")
         body = self._body = read_framing(
             caller, fields.read, route.max_body, context.budget, context.clock.now
         )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import StreamReader
+from aiohttp import StreamReader, http_parser
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -47,6 +47,10 @@ _BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being
 _AT_ONCE: Final = 0.01  # seconds
 _END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # with the end of what stands before it
+_LAX: Final = (
+    "aiohttp is here without its C parser (is AIOHTTP_NO_EXTENSIONS set?), and the other one takes "
+    "requests that can be read in two ways"
+)
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 # From 3.13 on the event loop would remove a unix socket's file, be it ours or not.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -348,10 +352,12 @@ class Listener(Server):
         )
 
     async def start(self, *, sock: socket.socket | None = None, socket_mode: int = 0o600) -> None:
-        """Begin to accept; OSError if the address cannot be had.
+        """Begin to accept; OSError if the address cannot be had, or requests not read strictly.
 
         `sock` has been bound by another process, which also removes a unix socket's file.
         """
+        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+            raise OSError(0, _LAX)
         loop = asyncio.get_running_loop()
         if sock is None:
             sock = await asyncio.to_thread(sockets.bind, self.listen, socket_mode)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ScriptedUpstream, answer, plain_proxy, raw_client, settle, until
+from tests.support import ScriptedUpstream, answer, ask, plain_proxy, raw_client, settle, until
 
 if TYPE_CHECKING:
     from tests.support import Running
@@ -262,3 +262,10 @@ async def test_a_refusal_does_not_touch_other_callers() -> None:
         await bad.send(AMBIGUOUS["CL and TE"] + HIDDEN)
         await bad.rest()
         assert (await good.ask("GET", "/")).body == b"fine"
+
+
+async def test_no_upstream_repeats_a_credential_to_trace(front: Running) -> None:
+    for url in (front.eka, front.eko):
+        got = await ask(url, "TRACE", "/")
+        assert (got.status, got.get("X-Ekeko-Error")) == (403, "not_allowed")
+    assert [line["attempts"] for line in front.lines()] == [0, 0]

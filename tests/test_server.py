@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import http_parser
 
 from proxy import server
 from tests.support import (
@@ -59,6 +60,13 @@ def sock() -> Iterator[Path]:
     """A place for a socket; pytest's own folders are too deep for one."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "p.sock"
+
+
+async def test_nothing_is_served_by_a_parser_that_is_lax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    with pytest.raises(OSError, match="AIOHTTP_NO_EXTENSIONS"):
+        async with plain_proxy("http://127.0.0.1:9"):
+            pass
 
 
 # Time for a head.

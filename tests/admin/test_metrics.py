@@ -59,7 +59,7 @@ async def test_requests_are_counted_by_route_method_and_status(front: Running) -
     for _ in range(3):
         await ask(front.eka, "GET", "/x")
     await ask(front.eka, "POST", "/sandbox/status/404", body=b"{}")
-    await ask(front.eko, "TRACE", "/ekoapi/v3/x")
+    await ask(front.eko, "PROPFIND", "/ekoapi/v3/x")
     samples = await scrape(front)
     assert of(samples, "ekeko_requests_total", route="eka", method="GET", status="200") == 3
     assert of(samples, "ekeko_requests_total", route="eka", method="POST", status="404") == 1
