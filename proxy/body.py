@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from proxy.caller import VERSIONS
 from proxy.errors import ProxyError, bad_request
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from proxy.caller import Caller
 
-_VERSIONS: Final = ((1, 0), (1, 1))
 # More digits are nobody's body, and 2**64 - 1 is what llhttp keeps where there is no length.
 _DIGITS_AT_MOST: Final = 18
 KEEP_AT_MOST: Final = 1024 * 1024  # bytes of one body
@@ -201,7 +201,7 @@ def read_framing(
     ProxyError: `bad_request`, or `body_too_large` if more than `limit` bytes are announced.
     """
     version = caller.version
-    if version not in _VERSIONS:
+    if version not in VERSIONS:
         raise bad_request("The request is neither HTTP/1.1 nor HTTP/1.0.")
     invite = None
     if "expect" in read and version >= (1, 1):  # RFC 9110, 10.1.1

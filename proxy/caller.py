@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import HttpVersion, StreamReader
     from aiohttp.http import RawRequestMessage
 
+VERSIONS: Final = ((1, 1), (1, 0))  # others are refused, and aiohttp's parser reads them like these
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER's, which has TCP end by a reset
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -84,7 +85,7 @@ class Caller:
         self.target: str = message.path
         self.version: HttpVersion = message.version
         self.fields: Iterable[tuple[bytes, bytes]] = message.raw_headers
-        self.keep_alive = not message.should_close
+        self.keep_alive = not message.should_close and message.version in VERSIONS
         self.waiting_since = math.inf
         self.started = False
         self.sent = 0

@@ -86,6 +86,13 @@ def compared(asked: Asked, *added: bytes) -> Asked:
     return replace(asked, fields=fields)
 
 
+def arrived_as(arrived: Asked, expected: Asked) -> bool:
+    """Tell whether this is the request, or as much of it as has arrived."""
+    if not arrived.whole and expected.body.startswith(arrived.body):
+        arrived = replace(arrived, body=expected.body, whole=expected.whole)
+    return compared(arrived) == expected
+
+
 # RFC 9112 lets a server skip empty lines before a request line (2.2), and see several spaces in one
 # as one (3). aiohttp's does, h11 does not.
 _START = re.compile(rb"\A[\r\n]*([^ \r\n]+) +([^ \r\n]+) +(?=HTTP/)")
@@ -115,8 +122,17 @@ class Server:
 
     @property
     def goes_on(self) -> bool:
-        """Tell whether a whole request was read, and another may follow."""
-        return self._last.whole and self._connection.our_state is h11.DONE
+        """Tell whether a whole request was read, and another may follow.
+
+        h11 always closes behind HTTP/1.0, which may ask to go on.
+        """
+        last, options = self._last, b""
+        if last.version == b"1.0":
+            options = b",".join(
+                value for name, value in last.fields if name.lower() == b"connection"
+            )
+        asks = b"keep-alive" in [option.strip() for option in options.lower().split(b",")]
+        return last.whole and (asks or self._connection.our_state is h11.DONE)
 
     @property
     def left(self) -> bytes:
@@ -146,7 +162,8 @@ class Server:
                 return answers
 
     def _answer(self) -> bytes:
-        head = h11.Response(status_code=200, reason=b"OK", headers=[("Content-Length", "0")])
+        status = 405 if self._last.method == b"CONNECT" else 200  # h11 would leave HTTP
+        head = h11.Response(status_code=status, reason=b"OK", headers=[("Content-Length", "0")])
         return b"".join(self._connection.send(each) or b"" for each in (head, h11.EndOfMessage()))
 
 

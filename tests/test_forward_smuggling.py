@@ -203,6 +203,22 @@ async def test_a_connection_goes_on_behind_a_chunked_request_without_trailers() 
         assert (await client.ask("GET", "/")).body == b"one"
 
 
+@pytest.mark.parametrize("start", [b"GET /x HTTP/2.0", b"GET /x HTTP/0.9", b"GET /x(HTTP/1.11.0"])
+async def test_what_follows_another_version_of_http_is_not_heard_whatever_refuses_it(
+    start: bytes,
+) -> None:
+    async with (
+        ScriptedUpstream([answer(b"leaked")] * 2) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        fields = b"Host: evil.example\r\nConnection: keep-alive\r\n"
+        await client.send(start + b"\r\n" + fields + b"\r\n" + HIDDEN)
+        got = await client.rest()
+        assert got.startswith((b"HTTP/1.1 421 ", b"HTTP/1.1 400 "))
+        assert upstream.requests == []
+
+
 async def test_a_body_without_framing_is_a_request_of_its_own() -> None:
     async with (
         ScriptedUpstream([answer(b"one"), answer(b"two")]) as upstream,

@@ -12,8 +12,13 @@ from proxy.upstream.codec import ResponseReader
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What a reader leaves out of a head before it compares: framing, and what is hop-by-hop.
-_LEFT_OUT = {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"keep-alive"}
+# What the reader leaves out of a head: its framing, what belongs to the connection, and copies of
+# what the proxy itself says.
+_LEFT_OUT = {
+    *(b"connection", b"content-length", b"http2-settings", b"keep-alive", b"proxy-authenticate"),
+    *(b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding"),
+    *(b"upgrade", b"x-ekeko-error", b"x-request-id"),
+}
 
 
 class Asked(NamedTuple):
@@ -109,6 +114,18 @@ def read_by_h11(data: bytes, asked: Asked = GET) -> Read | None:
         return None
     kept = connection.their_state is h11.DONE and not ended and not connection.trailing_data[0]
     return _read(head, body, complete=complete, keep_alive=kept, switched=False)
+
+
+_INTERIM = re.compile(rb"HTTP/\d\.\d (?!101)1[^\n]*\n(?:[^\r\n][^\n]*\n)*\r\n")
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """Leave out what a reader may skip before a start line (RFC 9112, 2.2); h11 does not."""
+    left = data.lstrip(b"\r\n")
+    interim = _INTERIM.match(left)
+    if interim is None:
+        return left
+    return interim[0] + without_empty_lines(left[interim.end() :])
 
 
 def _read(
