@@ -99,7 +99,7 @@ class CallerConnection(RequestHandler):
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
         self._behind = 0  # bytes that have come behind the request that is being served
-        self._tail = b""  # how what came last ended, whatever it was
+        self._tail = b""  # how what came last ended, if within a chunked body
         self._part = b""  # how what came last ended, if within a head
         self._uncut: RawRequestMessage | None = None  # nothing stood behind its head
         self._is_cut = False  # what stood behind the head that is being served was dropped
@@ -144,7 +144,7 @@ class CallerConnection(RequestHandler):
                     self._pause_reading_for_buffer()
             elif not self._heard:
                 self._expect_head()
-        if data:
+        elif data:
             self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
         super().data_received(data)
         if self._messages:
@@ -157,7 +157,10 @@ class CallerConnection(RequestHandler):
         if isinstance(message, _ErrInfo):
             if self.busy:  # aiohttp would tell only who comes next
                 self._content.set_exception(ValueError("broken framing"))
-        elif message.upgrade:
+            return
+        if message.chunked:
+            self._tail = data[-len(_LAST_CHUNK) :]
+        if message.upgrade:
             # Unless it is a WebSocket's, the parser drops what stands behind it.
             _, end, rest = (self._part + data).partition(_END)
             self._uncut = message if end and not rest else None
@@ -198,11 +201,14 @@ class CallerConnection(RequestHandler):
                 handler.reject(Caller(self, ERROR, content), _refusal(message))
                 return
             caller = Caller(self, message, content)
-            self._see_what_is_lost(caller, message)
+            if message.upgrade or message.chunked:
+                self._see_what_is_lost(caller, message)
             await handler.handle(caller)
             if not content.is_eof():
                 await _read_rest(content)
-            if not caller.keep_alive or not content.is_eof() or self._may_hold_trailer(message):
+            if not caller.keep_alive or not content.is_eof():
+                return
+            if message.chunked and self._may_hold_trailer():
                 return
             if self._paused and not await self._takes_more():
                 return
@@ -218,18 +224,16 @@ class CallerConnection(RequestHandler):
             self._is_cut = message is not self._uncut and not self._holds_what_is_behind
             if self._is_cut or caller.content is not EMPTY_PAYLOAD:
                 caller.keep_alive = False
-        elif self._may_hold_trailer(message):
+        elif self._may_hold_trailer():
             caller.keep_alive = False
 
-    def _may_hold_trailer(self, message: RawRequestMessage) -> bool:
-        """Tell whether aiohttp's parser may hold a trailer of the request that is being served.
+    def _may_hold_trailer(self) -> bool:
+        """Tell whether aiohttp's parser may hold a trailer of the chunked request being served.
 
         It would take that for a field of the next one: there must be none on this connection.
         """
-        return (
-            message.chunked
-            and self._content.is_eof()
-            and (self._tail != _LAST_CHUNK or self._behind > 0 or bool(self._messages))
+        return self._content.is_eof() and (
+            self._tail != _LAST_CHUNK or self._behind > 0 or bool(self._messages)
         )
 
     @property
