@@ -231,6 +231,8 @@ class ResponseReader:
         if self.head is not None and not self.complete and not self.switched:
             if len(self._fields) > FIELDS_AT_MOST:
                 self._fail("it has too many trailers")
+            if _has_coding(self._fields):
+                self._fail("it is framed once more, behind its body")  # against RFC 9110, 6.5.1
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
 
@@ -245,7 +247,7 @@ class ResponseReader:
             self._fail("its status is none of HTTP's")
         if status == _SWITCHING_PROTOCOLS:
             self._fail("it switched protocols unasked")
-        if any(name.lower() == b"transfer-encoding" for name, _ in self._fields):
+        if _has_coding(self._fields):
             self._fail("an interim answer has a body")  # or none: RFC 9112, 6.1 forbids it
         self._interim += 1
         if self._interim > INTERIM_AT_MOST:
@@ -283,6 +285,10 @@ class ResponseReader:
     def _fail(self, what: str) -> None:
         self._fault = ProtocolError(what)
         raise self._fault
+
+
+def _has_coding(fields: list[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == b"transfer-encoding" for name, _ in fields)
 
 
 def _size(fields: list[tuple[bytes, bytes]]) -> int:

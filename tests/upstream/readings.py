@@ -168,6 +168,8 @@ STRICTER: dict[str, re.Pattern[bytes]] = {
         "a version of its own": rb"http/(?!1\.[01] )",
         "a chunk extension that is none": rb"\n[0-9a-f]+;"
         rb"(?![a-z]+(=([a-z]+|\"[a-z ]*\"))?(;[a-z]+)*\r)",
+        "a coding among the trailers": rb"\n0+[^\n]*\n(.+\n)*transfer-encoding:",
+        "a length among the trailers": rb"\n0+[^\n]*\n(.+\n)*content-length:",
         "an interim answer with chunks": rb"http/1\.. 1(.+\n)+transfer-encoding:",
         "an interim answer of no known status with a length": rb"http/1\.. 1(?!0[0-3])(.+\n)+"
         rb"content-length:",

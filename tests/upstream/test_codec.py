@@ -251,6 +251,7 @@ BAD = {
     "an oversized chunk": CHUNKED + b"10000000000000005\r\nhello\r\n0\r\n\r\n",
     "space behind a chunk's size": CHUNKED + b"5 \r\nhello\r\n0\r\n\r\n",
     "a length among the trailers": CHUNKED + b"0\r\nContent-Length: 3\r\n\r\n",
+    "a coding among the trailers": CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
     "a broken trailer": CHUNKED + b"0\r\nX y\r\n\r\n",
 }
 

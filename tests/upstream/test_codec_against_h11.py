@@ -237,6 +237,8 @@ REFUSED = {
     "a bare CR": CHUNKED + b"5;x\ry\r\nhello\r\n0\r\n\r\n",
     "a version of its own": b"HTTP/1.5 200 OK\r\nContent-Length: 0\r\n\r\n",
     "a chunk extension that is none": CHUNKED + b"5;,\r\nhello\r\n0\r\n\r\n",
+    "a coding among the trailers": CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a length among the trailers": CHUNKED + b"0\r\nContent-Length: 3\r\n\r\n",
     "an interim answer with chunks": b"HTTP/1.1 103 x\r\nTransfer-Encoding: chunked\r\n\r\n"
     + CHUNKED
     + b"0\r\n\r\n",
