@@ -84,9 +84,10 @@ class Process:
         return self._status("VmRSS:")
 
     def forget_peak(self) -> None:
-        """Let `peak_memory` count from now on."""
+        """Let `peak_memory` count from now on; root alone may, where a program hides its memory."""
         for pid in self._members():
-            Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+            with contextlib.suppress(PermissionError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
     def peak_memory(self) -> int:
         """Resident bytes at most."""

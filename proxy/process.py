@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DESCRIPTORS_TO_SPARE = 64
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -147,6 +148,22 @@ def raise_descriptor_limit(connections: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(ValueError, OSError):  # the system's own bound is below `hard`
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def keep_memory_private() -> None:
+    """Write no core, and let no other program of this user read memory or attach (prctl(2)).
+
+    Workers inherit the first alone. Where the system knows no such thing, nothing happens.
+    """
+    import resource  # noqa: PLC0415 - not on every system
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # Where memory that is both writable and executable is forbidden, this may not load.
+        with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+            import ctypes  # noqa: PLC0415 - for this alone
+
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Serving(Protocol):

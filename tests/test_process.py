@@ -1,19 +1,28 @@
-"""The writer of the access log: nothing that stdout does reaches the event loop."""
+"""The writer of the access log: nothing that stdout does reaches the event loop. And memory."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import logging
+import subprocess
 import sys
 import threading
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.process import StdoutWriter, pieces
+from proxy import process
+from proxy.cli import main
+from proxy.process import StdoutWriter, keep_memory_private, pieces
+from proxy.workers import worker
+from tests.processes import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Stalled(io.StringIO):
@@ -123,3 +132,43 @@ async def test_a_writer_that_is_held_begins_when_it_may(monkeypatch: pytest.Monk
     await written
     assert stdout.getvalue() == "a line\n"
     await asyncio.to_thread(writer.close)
+
+
+def test_memory_is_kept_from_cores_and_debuggers() -> None:
+    program = (
+        "import ctypes, resource\n"
+        "from proxy import process\n"
+        "dumpable = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"  # PR_GET_DUMPABLE
+        "assert dumpable() == 1\n"
+        "process.keep_memory_private()\n"
+        "print(dumpable(), resource.getrlimit(resource.RLIMIT_CORE))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0 (0, 0)\n"
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda: main(["run"]), lambda: main(["headers", "eka"]), worker.main]
+)
+def test_whoever_reads_secrets_hides_its_memory_first(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[], int]
+) -> None:
+    class Hidden(Exception):  # noqa: N818 - it is what the test expects, not a mistake
+        pass
+
+    def hide() -> None:
+        raise Hidden
+
+    monkeypatch.setattr(process, "keep_memory_private", hide)
+    with pytest.raises(Hidden):
+        begin()
+
+
+def test_memory_that_cannot_be_hidden_is_no_reason_not_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)  # its import fails
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    keep_memory_private()

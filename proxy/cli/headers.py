@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong := [each for each in args.field if "=" not in each]:
         print(f"--field {wrong[0]}: expected NAME=VALUE", file=sys.stderr)
         return 2
+    process.keep_memory_private()
     fields = dict(each.partition("=")[::2] for each in args.field)
     process.set_up_logging("error")  # a failure is printed below
     try:

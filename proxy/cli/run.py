@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve: 0 after a drain, 1 if an address cannot be had, 2 for a bad configuration."""
+    process.keep_memory_private()
     try:
         settings = config.read(args.config)
     except config.ConfigError as error:

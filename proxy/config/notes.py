@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def notes(settings: Settings) -> list[Problem]:
     found = [
         *_missing_secrets(settings),
         *_missing_files(settings),
+        *_shared_files(settings),
         *_open_listeners(settings),
         *_idle_strips(settings),
     ]
@@ -44,6 +46,28 @@ def _missing_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             name = getattr(tls, field)
             if name is not None and not Path(name).is_file():
                 yield (*path, field), "names a file that is not there"
+
+
+def _shared_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Find files of this user's that hold secrets and that others may read.
+
+    What an orchestrator mounts is another user's, and its mode is not ours to set.
+    """
+    for path, secret in settings.secrets():
+        file = settings.places.file if secret.kind == "literal" else secret.source
+        if secret.kind != "env" and _is_shared(file):
+            yield path, "is in a file that other users may read: expected mode 0600"
+    for at, tls in _tls(settings):
+        if tls.key is not None and _is_shared(tls.key):
+            yield (*at, "key"), "is a file that other users may read: expected mode 0600"
+
+
+def _is_shared(file: str) -> bool:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and bool(found.st_mode & 0o044)
 
 
 def _tls(settings: Settings) -> Iterator[tuple[KeyPath, Tls]]:

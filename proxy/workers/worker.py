@@ -47,6 +47,7 @@ class Outside(NamedTuple):
 
 def main() -> int:
     """Run a worker; the arguments are its number and its channel's descriptor."""
+    process.keep_memory_private()
     number, descriptor = map(int, sys.argv[1:])
     name = f"worker {number}"
     process.set_up_logging("info", who=name)

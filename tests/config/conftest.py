@@ -43,6 +43,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Set
 
     def from_text(text: str) -> Settings:
         path.write_text(dedent(text), encoding="utf-8", newline="")
+        path.chmod(0o600)
         return config.load(path.relative_to(tmp_path))
 
     return from_text

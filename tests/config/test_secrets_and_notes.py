@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Load = Callable[[str], config.Settings]
 
 OPEN = "is open to other machines, and whoever reaches it has your credentials"
+SHARED = "in a file that other users may read: expected mode 0600"
 GONE = "the file secret.txt cannot be read (No such file or directory)"
 TEXT = """\
 routes:
@@ -48,6 +49,47 @@ def test_notes_tell_what_may_not_work_here_and_now(load: Load) -> None:
         "15:31: credentials.idle.token: the environment variable CANARY_TOKEN is not set",
         f"16:17: admin.listen: {OPEN}",
     ]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_file_that_others_may_read_is_noted(load: Load, tmp_path: Path, mode: int) -> None:
+    files = tmp_path / "secret.txt", tmp_path / "key.pem"
+    for file in files:
+        file.write_text("canary")
+        file.chmod(mode)
+    settings = load("""\
+    routes:
+      a:
+        listen: 127.0.0.1:1
+        upstream: https://api.eka.care
+        credential: e
+        tls: {cert: c.yaml, key: key.pem}
+    credentials:
+      e: {kind: eka, client_id: canary-literal, client_secret: {file: secret.txt}}
+    """)
+    (tmp_path / "c.yaml").chmod(mode)
+    assert [str(note).removeprefix("c.yaml:") for note in config.notes(settings)] == [
+        "6:30: routes.a.tls.key: is a file that other users may read: expected mode 0600",
+        f"8:29: credentials.e.client_id: is {SHARED}",
+        f"8:60: credentials.e.client_secret: is {SHARED}",
+    ]
+    for file in (*files, tmp_path / "c.yaml"):
+        file.chmod(0o600)
+    assert config.notes(settings) == []
+
+
+def test_what_somebody_else_mounts_is_not_noted(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load("""\
+    routes:
+      a: {listen: 127.0.0.1:1, upstream: https://api.eka.care, credential: e}
+    credentials:
+      e: {kind: bearer, token: canary-literal}
+    """)
+    (tmp_path / "c.yaml").chmod(0o644)
+    monkeypatch.setattr("os.geteuid", lambda: -1)
+    assert config.notes(settings) == []
 
 
 def test_a_quiet_configuration_has_no_notes(load: Load) -> None:
