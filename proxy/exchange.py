@@ -20,7 +20,7 @@ from proxy.credentials.base import Outgoing
 from proxy.errors import ProxyError, bad_request
 from proxy.headers import RequestSorter
 from proxy.observe import CALLER_CLOSED, Event
-from proxy.relay import relay_stream, relay_whole
+from proxy.relay import relay_stream, relay_whole, without_echoes
 from proxy.send import Sending
 from proxy.tunnel import SWITCHING_PROTOCOLS, Tunnel, protocol_asked_for, switch_lines
 
@@ -237,9 +237,10 @@ class Exchange:
         assert sending.upgrade is not None  # noqa: S101 - as the caller of this has seen
         tunnel = self._tunnel = Tunnel(route, self.caller, reply)
         try:
-            start = [b"HTTP/1.1 101 %b\r\n" % reply.head.reason, *reply.head.fields.lines]
-            own = [self._id_line, *self._cors, switch_lines(sending.upgrade), b"\r\n"]
-            await tunnel.run(b"".join(start + own), reply.pieces)
+            theirs = [b"HTTP/1.1 101 %b\r\n" % reply.head.reason, *reply.head.fields.lines]
+            start = without_echoes(b"".join(theirs), reply, route)
+            own = [start, self._id_line, *self._cors, switch_lines(sending.upgrade), b"\r\n"]
+            await tunnel.run(b"".join(own), reply.pieces)
         finally:
             sending.finish(reply)
 

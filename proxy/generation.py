@@ -215,6 +215,7 @@ def _route(
         strip_prefix=settings.strip_prefix,
         allow=settings.allow,
         max_body=settings.max_body,
+        scrub=settings.scrub,
     )
 
 

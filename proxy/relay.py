@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.caller import LAST_CHUNK
+from proxy.scrub import Scrubber, masked
 
 if TYPE_CHECKING:
     from proxy.caller import Caller
+    from proxy.route import Route
     from proxy.send import Reply, Sending
     from proxy.upstream.codec import Head
 
@@ -27,7 +29,7 @@ def relay_whole(
         data += caller.frame(reply.pieces)
         if caller.chunked:
             data.append(LAST_CHUNK)
-    caller.write(b"".join(data))
+    caller.write(without_echoes(b"".join(data), reply, sending.route))
 
 
 async def relay_stream(
@@ -41,10 +43,14 @@ async def relay_stream(
     assert connection is not None  # noqa: S101 - a reply without one is whole
     reader = connection.reader
     try:
-        data = _start(reply.head, sending, caller, id_line, cors)
-        data += caller.frame(reply.pieces)
+        head = b"".join(_start(reply.head, sending, caller, id_line, cors))
+        data, pieces = [without_echoes(head, reply, route)], reply.pieces
+        scrubber = Scrubber(reply.needles) if reply.needles else None
         while True:
             is_last = reader.complete and not reader.size
+            if scrubber is not None:
+                pieces = [_scrubbed(scrubber, pieces, route, last=is_last)]
+            data += caller.frame(pieces)
             if is_last and caller.chunked:
                 data.append(LAST_CHUNK)
             caller.write(b"".join(data))
@@ -53,9 +59,28 @@ async def relay_stream(
             if is_last:
                 return
             await connection.more(route.timeout.idle)
-            data = caller.frame(connection.take())
+            data, pieces = [], connection.take()
     finally:
         sending.finish(reply)
+
+
+def without_echoes(data: bytes, reply: Reply, route: Route) -> bytes:
+    """Mask what an answer, or a part of it that stands by itself, echoes of the credential."""
+    if not reply.needles:
+        return data
+    scrubbed = masked(data, reply.needles)
+    if scrubbed is not data:
+        route.tell_of_echo()
+    return scrubbed
+
+
+def _scrubbed(scrubber: Scrubber, pieces: list[bytes], route: Route, *, last: bool) -> bytes:
+    data = scrubber.feed(b"".join(pieces))
+    if last:
+        data += scrubber.end()
+    if scrubber.has_masked:
+        route.tell_of_echo()
+    return data
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from proxy.credentials.base import Credential
     from proxy.routing import Operations
     from proxy.upstream.pool import Pool
+
+logger = logging.getLogger(__name__)
 
 _NO_CATALOGUE = Catalogue([])
 
@@ -50,12 +53,14 @@ class Route:
         strip_prefix: bool = False,
         allow: tuple[Operations, ...] | None = None,
         max_body: int | None = None,
+        scrub: bool = True,
     ) -> None:
         self.name = name
         self.credential = credential
         self.pool = pool
         self.timeout = timeout
         self.max_body = max_body
+        self.scrub = scrub
         self.sorter = RequestSorter(credential.owned, credential.consumed)
         self.base_path = upstream.base_path
         self.host_line = b"Host: %b\r\n" % upstream.authority.encode()
@@ -64,6 +69,7 @@ class Route:
         self._strip = prefix.rstrip("/") if strip_prefix else ""
         self._allow = allow
         self._catalogue = credential.catalogue or _NO_CATALOGUE
+        self._has_told_of_echo = False
 
     @property
     def in_flight(self) -> int:
@@ -90,6 +96,14 @@ class Route:
         raw_path, path = target.raw_path[at:] or "/", target.path[at:] or "/"
         raw = raw_path + target.raw[len(target.raw_path) :]
         return Target(raw, raw_path, path, target.query)
+
+    def tell_of_echo(self) -> None:
+        """Log, once, that an upstream repeats what it is sent: its answers are not as they were."""
+        if not self._has_told_of_echo:
+            self._has_told_of_echo = True
+            logger.warning(
+                "route %s: an answer echoed the credential, and was masked with '*'", self.name
+            )
 
     def template(self, target: Target) -> str:
         """Return the vendor's template of a path, which holds nobody's number."""

@@ -58,16 +58,18 @@ def masked(data: bytes, wanted: tuple[Needle, ...]) -> bytes:
 class Scrubber:
     """Masks echoes in a body that comes in pieces, wherever it is cut.
 
-    Between two pieces it holds back only what could be the beginning of an echo.
+    Between two pieces it holds back only what could be the beginning of an echo. `has_masked`
+    tells whether there was one.
     """
 
-    __slots__ = ("_beginnings", "_covered", "_held", "_runs", "_spellings")
+    __slots__ = ("_beginnings", "_covered", "_held", "_runs", "_spellings", "has_masked")
 
     def __init__(self, wanted: tuple[Needle, ...]) -> None:
         self._runs = tuple(needle.run for needle in wanted)
         self._spellings = _spellings(wanted)
         # Every beginning that is shorter than a stem.
         self._beginnings = tuple(s[:size] for s in self._spellings for size in range(1, _STEM))
+        self.has_masked = False
         self._held = b""
         self._covered = 0  # how much of what is held belongs to an echo that has begun before it
 
@@ -93,6 +95,7 @@ class Scrubber:
         return self._masked(held)[0]
 
     def _pass_masked(self, data: bytes, cut: int) -> bytes:
+        self.has_masked = True
         whole, spans = self._masked(data)
         self._held = data[cut:]
         self._covered = max((end - cut for start, end in spans if start < cut < end), default=0)

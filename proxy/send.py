@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.credentials.base import Authorization, Outgoing
     from proxy.headers import Fields
     from proxy.route import Route
+    from proxy.scrub import Needle
     from proxy.upstream.codec import Head
     from proxy.upstream.connection import Connection
 
@@ -36,15 +37,22 @@ _REFUSAL_AT_MOST: Final = 64 * 1024  # bytes of a refusing answer that a credent
 class Reply:
     """An upstream's answer: its head, the body pieces that have come, and where more come from.
 
-    `connection` is None once the whole body is in `pieces`.
+    `connection` is None once the whole body is in `pieces`. `needles` are what it must not echo.
     """
 
-    __slots__ = ("connection", "head", "pieces")
+    __slots__ = ("connection", "head", "needles", "pieces")
 
-    def __init__(self, head: Head, pieces: list[bytes], connection: Connection | None) -> None:
+    def __init__(
+        self,
+        head: Head,
+        pieces: list[bytes],
+        connection: Connection | None,
+        needles: tuple[Needle, ...] = (),
+    ) -> None:
         self.head = head
         self.pieces = pieces
         self.connection = connection
+        self.needles = needles
 
 
 class Sending:
@@ -153,7 +161,10 @@ class Sending:
             else:
                 connection.deadline = math.inf
                 self.took = pool.now() - began
-                return self._received(connection, head), authorization
+                reply = self._received(connection, head)
+                if self.route.scrub:
+                    reply.needles = authorization.needles
+                return reply, authorization
 
     async def _authorise_again(self, connection: Connection) -> Authorization:
         try:
@@ -258,7 +269,7 @@ class Sending:
                 connection = None
             else:
                 await self._next(connection, held)
-        return Reply(reply.head, held, connection), b"".join(held)[:_REFUSAL_AT_MOST]
+        return Reply(reply.head, held, connection, reply.needles), b"".join(held)[:_REFUSAL_AT_MOST]
 
     async def _next(self, connection: Connection, held: list[bytes]) -> None:
         try:

@@ -21,6 +21,7 @@ from weakref import WeakSet
 from cachetools import LRUCache
 
 from proxy.errors import ProxyError
+from proxy.scrub import needles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable
@@ -40,9 +41,12 @@ _RENEW_BETWEEN = (0.70, 0.85)  # of a token's life; spread, so that a fleet does
 
 
 class Token:
-    """A token, ready to send: `lines` is its block of header lines. `repr` shows no value."""
+    """A token, ready to send: `lines` is its block of header lines. `repr` shows no value.
 
-    __slots__ = ("expires_at", "lines", "refresh", "renew_at", "value")
+    `needles` are what an answer must not echo.
+    """
+
+    __slots__ = ("expires_at", "lines", "needles", "refresh", "renew_at", "value")
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Token:
     ) -> None:
         self.value = value
         self.lines = lines
+        self.needles = needles(value.encode())
         self.refresh = refresh
         self.expires_at = obtained_at + lifetime
         self.renew_at = obtained_at + lifetime * random.uniform(*_RENEW_BETWEEN)  # noqa: S311

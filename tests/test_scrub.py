@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -24,19 +25,23 @@ SIGNATURE = b"9rE/0zYvO+bB8aU2Vn1Ck7Qw3LrTm5Xh6Jd4Sg0Fe1I="
 # Few letters, so that secrets overlap, repeat themselves and begin where others end.
 LETTERS = st.sampled_from([b"a", b"b", b"c", b"+"])
 SECRETS = st.lists(LETTERS, min_size=1, max_size=24).map(b"".join)
-WANTED = st.lists(SECRETS, max_size=3).map(lambda secrets: needles(*secrets))
+WANTED = st.lists(SECRETS, max_size=3)
 REST = st.lists(LETTERS, max_size=10).map(b"".join)
+
+
+def beginning(spelling: bytes, size: int) -> bytes:
+    return spelling[:size]
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[tuple[Needle, ...], bytes]:
     """A body that is full of secrets and of their beginnings."""
-    wanted = draw(WANTED)
+    wanted = needles(*draw(WANTED))
     parts = [REST]
     for needle in wanted:
         for spelling in needle:
             sizes = st.integers(0, len(spelling))
-            parts += [st.just(spelling), sizes.map(lambda size, it=spelling: it[:size])]
+            parts += [st.just(spelling), sizes.map(partial(beginning, spelling))]
     return wanted, b"".join(draw(st.lists(st.one_of(parts), max_size=8)))
 
 

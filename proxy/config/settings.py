@@ -60,6 +60,9 @@ class Route(Model):
     via: ViaField | None = Field(
         default=None, description="An outbound HTTP proxy: http://USER:PASS@HOST:PORT"
     )
+    scrub: bool = Field(
+        default=True, description="Whether credentials that an answer echoes are masked with '*'"
+    )
     socket_mode: SocketMode = Field(
         default="0600", description="Permissions of the unix socket, in quotes"
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.clock import Clock
     from proxy.credentials.stamps import StampStore
     from proxy.observe import Observer
+    from proxy.scrub import Needle
     from proxy.tokens import TokenSlot, TokenStore
     from proxy.vendors.catalogue import Catalogue
 
@@ -86,6 +87,11 @@ class Authorization(Protocol):
     @property
     def lines(self) -> bytes:
         """The header lines."""
+        ...
+
+    @property
+    def needles(self) -> tuple[Needle, ...]:
+        """What of them is secret: an answer that echoes it is masked."""
         ...
 
 
@@ -164,6 +170,7 @@ class Credential:
 
 class _Nothing(NamedTuple):
     lines: bytes = b""
+    needles: tuple[Needle, ...] = ()
 
 
 NOTHING: Authorization = _Nothing()

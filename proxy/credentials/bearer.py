@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field
 
 from proxy.credentials.base import Authorization, Credential, CredentialSettings, Outgoing
+from proxy.scrub import needles
 from proxy.values import SECRET, SecretField
 from proxy.vendors import eka
 
 if TYPE_CHECKING:
     from proxy.addresses import Origin
+    from proxy.scrub import Needle
 
 
 class BearerSettings(CredentialSettings):
@@ -41,7 +43,9 @@ class Bearer(Credential):
 
     def rekey(self) -> None:
         token = self._token.reveal().encode()
-        self._lines = StaticLines(b"Authorization: Bearer %b\r\nauth: %b\r\n" % (token, token))
+        self._lines = StaticLines(
+            b"Authorization: Bearer %b\r\nauth: %b\r\n" % (token, token), needles(token)
+        )
 
     async def authorise(self, outgoing: Outgoing) -> Authorization:  # noqa: ARG002
         return self._lines
@@ -51,6 +55,7 @@ class StaticLines(NamedTuple):
     """Header lines that are the same for every request."""
 
     lines: bytes
+    needles: tuple[Needle, ...]
 
     def __repr__(self) -> str:
         return "StaticLines()"

@@ -15,6 +15,7 @@ from proxy.errors import ProxyError, bad_request
 from proxy.headers import fold
 from proxy.model import Model
 from proxy.routing import Operations
+from proxy.scrub import needles
 from proxy.values import SECRET, HeaderName, Items, OperationsField, SecretField, Word
 from proxy.vendors import eko
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from proxy.addresses import Origin
     from proxy.credentials.stamps import Stamps
+    from proxy.scrub import Needle
 
 
 class HeaderField(Model):
@@ -115,6 +117,13 @@ class Signature(NamedTuple):
     """One request's header lines. `repr` shows none of them."""
 
     lines: bytes
+    keys: tuple[Needle, ...]
+    signatures: tuple[bytes, ...]
+
+    @property
+    def needles(self) -> tuple[Needle, ...]:
+        """See `Authorization.needles`; made only where an answer is searched."""
+        return self.keys + needles(*self.signatures)
 
     def __repr__(self) -> str:
         return "Signature()"
@@ -147,6 +156,7 @@ class EkoSignatures(Credential):
     def rekey(self) -> None:
         access_key = self._settings.access_key.reveal()
         self._developer_key = self._settings.developer_key.reveal().encode()
+        self._keys = needles(self._developer_key)
         self._hmac = hmac.new(base64.b64encode(access_key.encode()), digestmod="sha256")
         self._stamps = self._stamps_of(access_key)
 
@@ -176,14 +186,17 @@ class EkoSignatures(Credential):
 
     async def _signature(self, signed: bytes | None) -> Signature:
         stamp = b"%d" % await self._stamps.next()
+        key = self._sign(stamp)
         lines = b"developer_key: %b\r\nsecret-key: %b\r\nsecret-key-timestamp: %b\r\n" % (
             self._developer_key,
-            self._sign(stamp),
+            key,
             stamp,
         )
-        if signed is not None:
-            lines += b"request_hash: %b\r\n" % self._sign(stamp + signed)
-        return Signature(lines)
+        if signed is None:
+            return Signature(lines, self._keys, (key,))
+        request_hash = self._sign(stamp + signed)
+        lines += b"request_hash: %b\r\n" % request_hash
+        return Signature(lines, self._keys, (key, request_hash))
 
     async def again(
         self, outgoing: Outgoing, refused: Authorization, answer: bytes

@@ -21,6 +21,7 @@ Kind = Literal[
     "close_before_head",  # orderly close instead of an answer
     "reset_mid_body",  # a head, part of the body, TCP reset
     "short_body",  # a head, less body than Content-Length promised, orderly close
+    "echo",  # an answer that repeats the request's header fields, in its own and in its body
     "garbage",  # `body` as raw bytes instead of HTTP, orderly close
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -151,6 +152,8 @@ async def strike(
             return None
         case "status":
             return _answer(fault)
+        case "echo":
+            return _echo(fault, request)
         case "hang":
             await closing.wait()
             await _break_off(request, b"")
@@ -170,6 +173,18 @@ async def strike(
 def _answer(fault: Fault) -> web.Response:
     headers = {"Content-Type": "application/json", **fault.headers}
     return web.Response(status=fault.status, headers=headers, body=fault.body.encode())
+
+
+def _echo(fault: Fault, request: web.BaseRequest) -> web.Response:
+    """Do as debugging aids do, and gateways that explain a refusal."""
+    sent = {name.decode(): value.decode("latin-1") for name, value in request.raw_headers}
+    headers = {f"Echo-{name}": value for name, value in sent.items()}
+    body = json.dumps({"error": "as you sent it", "headers": sent})
+    return web.Response(
+        status=fault.status,
+        headers={"Content-Type": "application/json", **headers, **fault.headers},
+        body=body.encode(),
+    )
 
 
 def _torn(fault: Fault) -> bytes:

@@ -74,6 +74,15 @@ async def test_garbage_is_sent_as_it_was_given(stand_ins: StandIns) -> None:
     assert await raw_exchange(stand_ins.eka_url, request) == b"\x01\x02 HTTP\n"
 
 
+async def test_an_echo_repeats_what_it_was_sent(http: ClientSession, stand_ins: StandIns) -> None:
+    stand_ins.eka.faults.add(Fault(kind="echo", status=418))
+    sent = {"X-Mine": "a b"}
+    async with http.post(stand_ins.eka_url + LOGIN, json=GOOD, headers=sent) as response:
+        assert (response.status, response.headers["Echo-X-Mine"]) == (418, "a b")
+        assert (await response.json())["headers"]["X-Mine"] == "a b"
+    assert stand_ins.eka.logins == 0
+
+
 @pytest.mark.parametrize("after_processing", [False, True])
 async def test_a_delay_ends_in_the_real_answer(
     http: ClientSession, stand_ins: StandIns, *, after_processing: bool
