@@ -44,6 +44,9 @@ class AccessLog:
     def fetched(self, credential: str, grant: str, outcome: str) -> None:
         """Say nothing: the metrics count these, and failures are logged where they happen."""
 
+    def limited(self, limit: str) -> None:
+        """Say nothing: what was refused has a line of its own, or one in the program's log."""
+
     def announce(self, fields: Mapping[str, Any]) -> None:
         """Write a line of another kind at once, such as the one that says `ready`."""
         self._lines.append(json.dumps(fields))

@@ -15,10 +15,11 @@ from proxy.console import Console
 from proxy.credentials.stamps import StampStore
 from proxy.forward import Forwarder
 from proxy.generation import Generation, place
+from proxy.limits import Limits
 from proxy.observe import Observers
 from proxy.rotation import SECRETS_EVERY, SecretFiles
 from proxy.routing import Prefixes
-from proxy.server import Listener, Room
+from proxy.server import Listener
 from proxy.tokens import TokenStore
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class App:
         self._tools = credentials.Tools(clock, tokens, stamps, self._observer)
         self._first = settings
         self._budget = Budget()
-        self._room = Room(settings.connections_each)
+        self._limits = Limits(generation.bounds(settings), self._observer.limited)
         self._listeners: dict[Place, Listener] = {}
-        self._console = Console(self)
+        self._console = Console(self, settings, self._observer)
         self._generation: Generation | None = None
         self._retired: list[Generation] = []
         self._leaving: list[Listener] = []
@@ -168,13 +169,12 @@ class App:
         new.enter()
         old, self._generation = self._generation, new
         self._log.enabled = settings.log.access
-        self._room.at_most = settings.connections_each
+        self._limits.bounds = generation.bounds(settings)
         self._listeners |= prepared.fresh
         for at, routes in new.by_place().items():
             forwarder = self._listeners[at].handler
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
-            self._listeners[at].header_timeout = settings.limits.header_timeout
         await self._console.enforce(new, prepared.admin)
         for at in self._listeners.keys() - new.by_place().keys():
             self._stop_accepting(self._listeners.pop(at))
@@ -196,8 +196,7 @@ class App:
                 clock=self._clock,
                 observer=self._observer,
             )
-            limit = new.settings.limits.header_timeout
-            listener = Listener(route.listen, forwarder, room=self._room, header_timeout=limit)
+            listener = Listener(route.listen, forwarder, self._limits)
             bound = self._post.sockets.pop(at) if self._post else None
             with sockets.naming(f"routes.{name}.listen", route.listen):
                 await listener.start(sock=bound, socket_mode=int(route.socket_mode, 8))
@@ -235,6 +234,7 @@ class App:
         for listener in [*self._listeners.values(), *self._leaving]:
             listener.sweep(now)
         self._console.sweep(now)
+        self._limits.tell(now)
         self._all_left()
         for each in self._generations():
             each.sweep(self._clock.now())

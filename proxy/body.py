@@ -114,12 +114,16 @@ class RequestBody:
         whole = self.whole
         if whole is None and max(self.received, self.length or 0) <= KEEP_AT_MOST:
             raise ProxyError(
-                "overloaded", "Too many request bodies are being kept just now.", retry_after=1
+                "overloaded",
+                "Too many request bodies are being kept just now.",
+                retry_after=1,
+                limit="kept_bodies",
             )
         if whole is None:
             raise ProxyError(
                 "body_too_large",
                 f"The body of a call that is signed over may have {KEEP_AT_MOST} bytes at most.",
+                limit="signed_body",
             )
         return whole
 
@@ -181,7 +185,7 @@ class RequestBody:
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
             raise ProxyError(
-                "body_too_large", f"This route's max_body is {self._limit} bytes.", sent=False
+                "body_too_large", f"This route's max_body is {self._limit} bytes.", limit="max_body"
             )
 
 

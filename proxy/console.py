@@ -6,14 +6,18 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from proxy import sockets
+from proxy import generation, sockets
 from proxy.admin.pages import AdminPages
-from proxy.server import Listener, Room
+from proxy.limits import Limits
+from proxy.server import Listener
 
 if TYPE_CHECKING:
     from proxy.addresses import Listen
     from proxy.admin.pages import Instance
+    from proxy.config.settings import Settings
     from proxy.generation import Generation
+    from proxy.limits import Bounds
+    from proxy.observe import Observer
 
 _CONNECTIONS = 100
 
@@ -21,10 +25,10 @@ _CONNECTIONS = 100
 class Console:
     """Where a process tells about itself, as far as the configuration in force wants it."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, settings: Settings, observer: Observer) -> None:
         self._instance = instance
         # Health must be told even when callers hold every connection there is.
-        self._room = Room(_CONNECTIONS)
+        self._limits = Limits(_bounds(settings), observer.limited)
         self._listener: Listener | None = None
         self._listen: Listen | None = None  # as configured
         self._loading: asyncio.Task[object] | None = None
@@ -35,8 +39,7 @@ class Console:
         if listen is None or listen == self._listen:
             return None
         pages = AdminPages(self._instance, new.admin_guard(listen))
-        limit = new.settings.limits.header_timeout
-        listener = Listener(listen, pages, room=self._room, header_timeout=limit)
+        listener = Listener(listen, pages, self._limits)
         with sockets.naming("admin.listen", listen):
             await listener.start()
         return listener
@@ -44,10 +47,10 @@ class Console:
     async def enforce(self, new: Generation, opened: Listener | None) -> None:
         """Go by a new configuration; `opened` is what `open` returned for it."""
         before, listen = self._listener, new.settings.admin.listen
+        self._limits.bounds = _bounds(new.settings)
         if listen is not None and listen == self._listen and before is not None:
             assert isinstance(before.handler, AdminPages)  # noqa: S101 - as made in `open`
             before.handler.guard = new.admin_guard(listen)
-            before.header_timeout = new.settings.limits.header_timeout
             return
         self._listener, self._listen = opened, listen
         if listen is not None and self._loading is None:
@@ -62,7 +65,8 @@ class Console:
         return None if self._listener is None else self._listener.url
 
     def sweep(self, now: float) -> None:
-        """Drop callers whose request head does not come to an end; `now` is the loop's time."""
+        """See to what callers hold; `now` is the loop's time."""
+        self._limits.tell(now)
         if self._listener is not None:
             self._listener.sweep(now)
 
@@ -72,3 +76,7 @@ class Console:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._listener is not None:
             await self._listener.close()
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return generation.bounds(settings)._replace(connections=_CONNECTIONS, per_caller=None)

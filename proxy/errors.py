@@ -18,6 +18,7 @@ _STATUS = {
     "not_allowed": HTTPStatus.FORBIDDEN,
     "no_route": HTTPStatus.NOT_FOUND,
     "unknown_workspace": HTTPStatus.NOT_FOUND,
+    "request_timeout": HTTPStatus.REQUEST_TIMEOUT,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "host_not_allowed": HTTPStatus.MISDIRECTED_REQUEST,
     "signing_input_missing": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -37,6 +38,7 @@ _TITLE = {
     "not_allowed": "The route does not allow this call",
     "no_route": "No route serves this path",
     "unknown_workspace": "No such workspace",
+    "request_timeout": "The request did not come to its end in time",
     "body_too_large": "The request body is too large",
     "host_not_allowed": "The Host is not one of the proxy's",
     "signing_input_missing": "A field that has to be signed is missing",
@@ -61,11 +63,18 @@ class ProxyError(Exception):
     """A failure to be answered by the proxy: `code` (a key of the contract's table) and `detail`.
 
     `retry_after` is in seconds, None for none; `sent` tells that at least one byte of the request
-    may have reached the upstream, so its outcome there is not known.
+    may have reached the upstream, so its outcome there is not known. `limit` is the key of the
+    limit that was reached, for the metrics.
     """
 
     def __init__(
-        self, code: str, detail: str, *, retry_after: float | None = None, sent: bool = False
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        sent: bool = False,
+        limit: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -73,6 +82,7 @@ class ProxyError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.sent = sent
+        self.limit = limit
 
     def as_unknown_outcome(self) -> ProxyError:
         """Turn this into `outcome_unknown` (502 or 504): for a financial call, once sent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 from typing import TYPE_CHECKING, Final, Protocol
@@ -154,8 +155,12 @@ class Exchange:
             self._expire(ProxyError("upstream_timeout", what, sent=self._has_begun))
         elif now > self._body.waiting_since + timeout.idle:
             what = f"No more of the request's body came within {timeout.idle:g} s."
-            self._expire(ProxyError("bad_request", what, sent=self._has_begun))
+            self._expire(
+                ProxyError("request_timeout", what, sent=self._has_begun, limit="timeout.idle")
+            )
         elif now > self.caller.waiting_since + timeout.idle:
+            self.caller.waiting_since = math.inf
+            self._context.observer.limited("timeout.idle")
             self.caller.break_off()
 
     def _expire(self, error: ProxyError) -> None:
@@ -189,6 +194,9 @@ class Exchange:
             return None
         if route is None:
             raise ProxyError("no_route", "No route of this listener has a prefix of this path.")
+        if len(route.exchanges) > route.max_in_flight:  # this one is among them
+            what = f"The route '{route.name}' serves its max_in_flight requests already."
+            raise ProxyError("overloaded", what, retry_after=1, limit="max_in_flight")
         return route, route.strip(target), fields
 
     async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
@@ -271,6 +279,8 @@ class Exchange:
 
     def _fail(self, error: ProxyError) -> None:
         """Answer an error as far as an answer can still be given."""
+        if error.limit is not None:
+            self._context.observer.limited(error.limit)
         if error.sent and self._sending is not None and self._sending.is_financial:
             error.as_unknown_outcome()
         if self.caller.started:

@@ -10,6 +10,7 @@ from proxy import credentials
 from proxy.admin.metrics import RouteState, TokenState
 from proxy.credentials import Passthrough
 from proxy.guard import Guard, is_wildcard
+from proxy.limits import Bounds
 from proxy.route import Route, Timeouts
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
@@ -159,6 +160,23 @@ class Generation(NamedTuple):
             await credential.close()
 
 
+def bounds(settings: Settings) -> Bounds:
+    """Return what callers of one process may hold."""
+    limits = settings.limits
+    return Bounds(
+        header_bytes=limits.header_bytes,
+        header_fields=limits.header_fields,
+        request_line=limits.request_line,
+        header_timeout=limits.header_timeout,
+        connections=settings.share(limits.connections),
+        per_caller=_each(settings, limits.connections_per_caller),
+    )
+
+
+def _each(settings: Settings, total: int | None) -> int | None:
+    return None if total is None else settings.share(total)
+
+
 async def build(settings: Settings, tools: credentials.Tools) -> Generation:
     """Make credentials and routes; SecretError or TlsError if a file cannot be used.
 
@@ -175,7 +193,14 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
         if name in used
     }
     routes = {
-        name: _route(name, route, _credential(name, settings, built), dialers[name], tools.clock)
+        name: _route(
+            name,
+            route,
+            _credential(name, settings, built),
+            dialers[name],
+            tools.clock,
+            max_in_flight=_each(settings, route.max_in_flight),
+        )
         for name, route in settings.routes.items()
     }
     return Generation(settings, built, routes)
@@ -202,7 +227,13 @@ def _dialer(settings: RouteSettings) -> Dialer:
 
 
 def _route(
-    name: str, settings: RouteSettings, credential: Credential, dialer: Dialer, clock: Clock
+    name: str,
+    settings: RouteSettings,
+    credential: Credential,
+    dialer: Dialer,
+    clock: Clock,
+    *,
+    max_in_flight: int | None,
 ) -> Route:
     timeout = settings.timeout
     return Route(
@@ -216,6 +247,7 @@ def _route(
         allow=settings.allow,
         max_body=settings.max_body,
         scrub=settings.scrub,
+        max_in_flight=max_in_flight,
     )
 
 

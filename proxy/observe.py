@@ -65,6 +65,10 @@ class Observer(Protocol):
         """Note a call to a token endpoint: its grant, and `ok`, `refused` or `failed`."""
         ...
 
+    def limited(self, limit: str) -> None:
+        """Note that a caller was refused something at a limit; `limit` is its key."""
+        ...
+
 
 class Observers:
     """Several observers as one."""
@@ -81,3 +85,8 @@ class Observers:
         """Tell all."""
         for observer in self._observers:
             observer.fetched(credential, grant, outcome)
+
+    def limited(self, limit: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.limited(limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -54,6 +55,7 @@ class Route:
         allow: tuple[Operations, ...] | None = None,
         max_body: int | None = None,
         scrub: bool = True,
+        max_in_flight: int | None = None,
     ) -> None:
         self.name = name
         self.credential = credential
@@ -61,6 +63,7 @@ class Route:
         self.timeout = timeout
         self.max_body = max_body
         self.scrub = scrub
+        self.max_in_flight = math.inf if max_in_flight is None else max_in_flight
         self.sorter = RequestSorter(credential.owned, credential.consumed)
         self.base_path = upstream.base_path
         self.host_line = b"Host: %b\r\n" % upstream.authority.encode()

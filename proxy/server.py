@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import socket
 import struct
 import sys
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -19,9 +21,10 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 from aiohttp.web_server import Server
 
-from proxy import sockets
+from proxy import measure, sockets
 from proxy.caller import Caller, reset
-from proxy.errors import ProxyError, bad_request, problem
+from proxy.errors import ProxyError, bad_request
+from proxy.measure import END
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,13 +34,11 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from proxy.addresses import Listen
+    from proxy.limits import Limits
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
-_LINE_AT_MOST: Final = 16 * 1024  # bytes of the request line's target
-_FIELD_AT_MOST: Final = 16 * 1024  # bytes of a field's name and value
-_FIELDS_AT_MOST: Final = 100
 _HELD: Final = 64 * 1024  # bytes of a body; twice as many make its caller wait
 # Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
 _KEEP_ALIVE: Final = 3600.0
@@ -45,7 +46,6 @@ _LINGER: Final = 10.0  # seconds
 _FAREWELL: Final = 60.0  # seconds that a caller may take for the end of a last answer
 _BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being served
 _AT_ONCE: Final = 0.01  # seconds
-_END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # with the end of what stands before it
 _LAX: Final = (
     "aiohttp is here without its C parser (is AIOHTTP_NO_EXTENSIONS set?), and the other one takes "
@@ -71,13 +71,16 @@ class Handler(Protocol):
 class CallerConnection(RequestHandler):
     """One caller's connection. `peer` is its address, or the process at a unix socket.
 
-    aiohttp accepts, parses and buffers; `start` serves. `head_since` is the loop's time from which
-    a head is waited for, `idle_since` from which nothing was heard, `ended_at` from which only the
+    aiohttp accepts, parses and buffers; `start` serves. `who` is whose connections are counted
+    together: an address, or a user at a unix socket. `head_since` is the loop's time from which a
+    head is waited for, `idle_since` from which nothing was heard, `ended_at` from which only the
     rest of an answer has to leave.
     """
 
     __slots__ = (
         "_behind",
+        "_beyond",
+        "_bounds",
         "_content",
         "_heard",
         "_is_cut",
@@ -90,17 +93,23 @@ class CallerConnection(RequestHandler):
         "head_since",
         "idle_since",
         "peer",
+        "who",
     )
 
     def __init__(self, manager: Listener, **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = manager
+        self._bounds = manager.limits.bounds
         self.peer = ""
+        self.who = ""
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
         self._behind = 0  # bytes that have come behind the request that is being served
+        # Bytes that have come behind the last request that was read: of the next one's head. Below
+        # 0, so many of its body are still to come; minus infinity, until its chunks have ended.
+        self._beyond: float = 0
         self._tail = b""  # how what came last ended, if within a chunked body
-        self._part = b""  # how what came last ended, if within a head
+        self._part = b""  # how what came last ended, if within a head; all of it, if unread
         self._uncut: RawRequestMessage | None = None  # nothing stood behind its head
         self._is_cut = False  # what stood behind the head that is being served was dropped
         self.busy = False
@@ -111,17 +120,29 @@ class CallerConnection(RequestHandler):
     @property
     def is_idle(self) -> bool:
         """Tell whether the last answer is out, and nothing of another request has come."""
-        return self._waiter is not None and not self._heard
+        return (self._waiter is not None and not self._heard) or self._lingers
+
+    @property
+    def farewell(self) -> float:
+        """Tell how many seconds the caller may still take when it is served no more."""
+        return _LINGER if self._lingers else _FAREWELL
+
+    @property
+    def _lingers(self) -> bool:
+        """Tell whether a refusal has left, and what its caller goes on to send is dropped."""
+        return self._close and self.ended_at < math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the caller, or turn it away at the limit."""
-        if not self._listener.admit(self):
+        self.peer = _peer(transport)
+        self.who = self.peer.rpartition(",")[2]
+        refusal = self._listener.admit(self)
+        if refusal is not None:
             refused = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-            refused.write(_overloaded())
+            refused.write(refusal)
             refused.close()
             self.force_close()
             return
-        self.peer = _peer(transport)
         self.head_since = self._loop.time()
         super().connection_made(transport)
 
@@ -146,11 +167,16 @@ class CallerConnection(RequestHandler):
                 self._expect_head()
         elif data:
             self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+        known = len(self._messages)
         super().data_received(data)
         if self._messages:
             self._look_at(self._messages[-1][0], data)
-        elif not self.busy:
-            self._part = data[1 - len(_END) :]
+        if len(self._messages) > known:
+            self._measure(data, known)
+        else:
+            self._beyond += len(data)
+            if self._beyond > 0:
+                self._take_part(data)
 
     def _look_at(self, message: RawRequestMessage | _ErrInfo, data: bytes) -> None:
         """See to what aiohttp's parser does not tell of the last message, after more `data`."""
@@ -162,8 +188,67 @@ class CallerConnection(RequestHandler):
             self._tail = data[-len(_LAST_CHUNK) :]
         if message.upgrade:
             # Unless it is a WebSocket's, the parser drops what stands behind it.
-            _, end, rest = (self._part + data).partition(_END)
+            _, end, rest = (self._part + data).partition(END)
             self._uncut = message if end and not rest else None
+
+    def _measure(self, data: bytes, known: int) -> None:
+        """Find where the last of the new messages ends, and refuse heads that are too large.
+
+        `known` messages came before.
+        """
+        message, content = self._messages[-1]
+        came = self._beyond + len(data)
+        within = came <= self._bounds.header_bytes
+        if within and content is EMPTY_PAYLOAD and data.endswith(END) and not self._buffer_paused:
+            self._beyond, self._part = 0, b""  # as most requests come
+            return
+        if isinstance(message, _ErrInfo):
+            return
+        new = [cast("RawRequestMessage", each) for each, _ in islice(self._messages, known, None)]
+        if not within and (good := self._count_good(new)) < len(new):
+            while len(self._messages) > known + good:
+                self._messages.pop()
+            self._refuse(self._listener.limits.too_large("header_bytes"))
+        elif message.chunked or self._beyond == -math.inf:
+            self._beyond = -math.inf
+        elif message.upgrade:
+            self._beyond = 0  # the parser keeps, or drops, what stands behind it
+        else:
+            data = self._part + data
+            self._beyond = measure.behind(new, data, max(0, -int(self._beyond)))
+        self._part = b""
+        if self._beyond > 0:
+            self._take_part(data)
+
+    def _count_good(self, requests: list[RawRequestMessage]) -> int:
+        """Count the requests before the first whose head is too large."""
+        at_most = self._bounds.header_bytes
+        return sum(1 for _ in takewhile(lambda one: measure.head_size(one) <= at_most, requests))
+
+    def _take_part(self, data: bytes) -> None:
+        """Note that something came which is not a whole request, or so it seems."""
+        is_held = self._buffer_paused or self._reading_paused  # it may be whole requests
+        self._part = (self._part + data)[-int(self._beyond) if is_held else 1 - len(END) :]
+        is_too_large = self._beyond > self._bounds.header_bytes and not is_held
+        if is_too_large and not self._upgraded and not self._close:
+            self._refuse(self._listener.limits.too_large("header_bytes"))
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Let this be the answer behind those that are due, and hear no more."""
+        self._messages.append((_ErrInfo(error.status, error, ""), EMPTY_PAYLOAD))
+        self._close = True  # aiohttp drops what comes from here
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def hurry(self) -> None:
+        """Give up a head that has not come to its end in time, or has not even begun."""
+        self.head_since = math.inf
+        if self._heard:
+            self._refuse(self._listener.limits.too_late())
+        elif self.transport is not None:
+            self._listener.limits.note_unlogged("header_timeout")
+            self.transport.abort()
 
     async def start(self) -> None:
         """Serve one request after another: aiohttp runs this once, as the connection's task.
@@ -185,7 +270,20 @@ class CallerConnection(RequestHandler):
             self._task_handler = None
             self.ended_at = self._loop.time()
             if self.transport is not None:
-                self.transport.close()
+                self._hang_up(self.transport)
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        """Close; but let a caller that was refused see why, while it still sends.
+
+        To close with bytes unread resets the connection, and loses an answer on its way.
+        """
+        if not self._close or transport.is_closing() or not transport.can_write_eof():
+            transport.close()
+            return
+        with contextlib.suppress(OSError):  # the caller has gone
+            transport.write_eof()
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
 
     async def _serve(self) -> None:
         handler = self._listener.handler
@@ -198,7 +296,8 @@ class CallerConnection(RequestHandler):
             self.busy = True
             message, content = self._next()
             if isinstance(message, _ErrInfo):
-                handler.reject(Caller(self, ERROR, content), _refusal(message))
+                handler.reject(Caller(self, ERROR, content), self._refusal(message))
+                self._close = True
                 return
             caller = Caller(self, message, content)
             if message.upgrade or message.chunked:
@@ -208,7 +307,7 @@ class CallerConnection(RequestHandler):
                 await _read_rest(content)
             if not caller.keep_alive or not content.is_eof():
                 return
-            if message.chunked and self._may_hold_trailer():
+            if message.chunked and not self._is_past_chunks():
                 return
             if self._paused and not await self._takes_more():
                 return
@@ -236,6 +335,13 @@ class CallerConnection(RequestHandler):
             self._tail != _LAST_CHUNK or self._behind > 0 or bool(self._messages)
         )
 
+    def _is_past_chunks(self) -> bool:
+        """Go on to count what is of a next head, unless the request that was served is the last."""
+        if self._may_hold_trailer():
+            return False
+        self._beyond = 0
+        return True
+
     @property
     def _holds_what_is_behind(self) -> bool:
         """Tell whether aiohttp's parser has stopped behind the request that is being served."""
@@ -262,12 +368,12 @@ class CallerConnection(RequestHandler):
             self._go_on_with_http()
         elif self._buffer_paused and not self._messages:
             self._resume_reading_if_drained()
-        behind, self._behind = self._behind, 0
-        if behind and not self._messages:
-            self._expect_head()
+        self._behind = 0
 
     async def _more(self) -> None:
         """Wait until `data_received` has read a request."""
+        if self._beyond > 0 and not self._heard:
+            self._expect_head()
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -290,6 +396,7 @@ class CallerConnection(RequestHandler):
         if self._parser is not None:
             self._parser.set_upgraded(False)
         self._upgraded = False
+        self._beyond = 0
         tail, self._message_tail = self._message_tail, b""
         if tail:
             self.data_received(tail)
@@ -300,6 +407,18 @@ class CallerConnection(RequestHandler):
         """Start the clock of a head, of which a part has come."""
         self._heard = True
         self.head_since = min(self.head_since, self._loop.time())
+
+    def _refusal(self, found: _ErrInfo) -> ProxyError:
+        """Say why a request was refused, without a word of what stood there."""
+        exc, limits = found.exc, self._listener.limits
+        if isinstance(exc, ProxyError):
+            return exc
+        if isinstance(exc, LineTooLong):
+            is_target = exc.args[1] == self._bounds.request_line
+            return limits.too_large("request_line" if is_target else "header_bytes")
+        if (found.message or "").startswith(_TOO_MANY_FIELDS):
+            return limits.too_large("header_fields")
+        return bad_request("The request is not valid HTTP/1.1.")
 
     def drain(self) -> Awaitable[None]:
         """Wait until the caller takes more; ConnectionError if it has gone."""
@@ -313,6 +432,7 @@ class CallerConnection(RequestHandler):
         if self._messages or (not self._upgraded and (self._behind or self._is_cut)):
             raise ConnectionResetError("the caller did not wait for the switch")
         self._upgraded = True
+        self._beyond = -math.inf
         self._content = StreamReader(self, self._read_bufsize, loop=self._loop)
         self.set_parser(cast("Any", _Unparsed(self._content)))
         return self._content
@@ -324,25 +444,20 @@ class CallerConnection(RequestHandler):
 
 
 class Listener(Server):
-    """One listening address and the connections that came by it.
+    """One listening address and the connections that came by it, within `limits`."""
 
-    `room` bounds the connections, `header_timeout` the seconds that a head may take to come.
-    """
-
-    def __init__(
-        self, listen: Listen, handler: Handler, *, room: Room, header_timeout: float
-    ) -> None:
+    def __init__(self, listen: Listen, handler: Handler, limits: Limits) -> None:
         super().__init__(_unused, handler_cancellation=True)
         self.listen = listen
         self.handler = handler
-        self._room = room
-        self.header_timeout = header_timeout
+        self.limits = limits
         self._server: asyncio.Server | None = None
         self._file: Path | None = None  # of a unix socket, if it is ours to remove
         self._callers: set[CallerConnection] = set()
 
     def __call__(self) -> CallerConnection:
         """Make the protocol of a new connection."""
+        bounds = self.limits.bounds
         return CallerConnection(
             self,
             loop=asyncio.get_running_loop(),
@@ -350,9 +465,9 @@ class Listener(Server):
             auto_decompress=False,
             read_bufsize=_HELD,
             keepalive_timeout=0,  # `sweep` sees to it
-            max_field_size=_FIELD_AT_MOST,
-            max_headers=_FIELDS_AT_MOST,
-            max_line_size=_LINE_AT_MOST,
+            max_field_size=bounds.header_bytes,
+            max_headers=bounds.header_fields,
+            max_line_size=bounds.request_line,
         )
 
     async def start(self, *, sock: socket.socket | None = None, socket_mode: int = 0o600) -> None:
@@ -385,28 +500,28 @@ class Listener(Server):
             return str(self.listen)
         return f"http://{self.listen}"
 
-    def admit(self, caller: CallerConnection) -> bool:
-        """Count a connection in, if there is room."""
-        if not self._room.take():
-            return False
-        self._callers.add(caller)
-        return True
+    def admit(self, caller: CallerConnection) -> bytes | None:
+        """Count a connection in; return the answer instead if there is no room for it."""
+        refusal = self.limits.take(caller.who)
+        if refusal is None:
+            self._callers.add(caller)
+        return refusal
 
     def leave(self, caller: CallerConnection) -> None:
         """Count a connection out."""
         if caller in self._callers:
             self._callers.discard(caller)
-            self._room.give_back()
+            self.limits.give_back(caller.who)
 
     def sweep(self, now: float) -> None:
-        """Drop callers whose request head does not come to an end, and those that left long ago.
+        """Give up heads that do not come to an end, and callers that left long ago.
 
         `now` is the loop's time.
         """
         for caller in list(self._callers):
-            if now - caller.head_since > self.header_timeout and caller.transport is not None:
-                caller.transport.abort()
-            elif now - caller.ended_at > _FAREWELL and caller.transport is not None:
+            if now - caller.head_since > self.limits.bounds.header_timeout:
+                caller.hurry()
+            elif now - caller.ended_at > caller.farewell and caller.transport is not None:
                 reset(caller.transport)
             elif now - caller.idle_since > _KEEP_ALIVE:
                 caller.force_close()
@@ -441,25 +556,6 @@ class Listener(Server):
         await self.shutdown(_AT_ONCE)
 
 
-class Room:
-    """How many connections all listeners may hold together."""
-
-    def __init__(self, at_most: int) -> None:
-        self.at_most = at_most
-        self.taken = 0
-
-    def take(self) -> bool:
-        """Take a place, if there is one."""
-        if self.taken >= self.at_most:
-            return False
-        self.taken += 1
-        return True
-
-    def give_back(self) -> None:
-        """Free a place."""
-        self.taken -= 1
-
-
 class _Unparsed:
     """Stands where aiohttp would have a WebSocket's reader."""
 
@@ -490,27 +586,6 @@ async def _read_rest(content: StreamReader) -> None:
                 await content.readany()
     except Exception:  # noqa: BLE001, S110 - too late, or broken framing: the connection ends
         pass
-
-
-def _refusal(found: _ErrInfo) -> ProxyError:
-    """Say why aiohttp's parser refused a request, without a word of what stood there."""
-    if isinstance(found.exc, LineTooLong) or (found.message or "").startswith(_TOO_MANY_FIELDS):
-        return ProxyError(
-            "header_too_large",
-            f"A request may have {_LINE_AT_MOST} bytes of target and {_FIELDS_AT_MOST} "
-            f"header fields of {_FIELD_AT_MOST} bytes.",
-        )
-    return bad_request("The request is not valid HTTP/1.1.")
-
-
-def _overloaded() -> bytes:
-    error = ProxyError("overloaded", "limits.connections is reached.", retry_after=1)
-    body = problem(error, route="", request_id="")
-    return (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-        b"X-Ekeko-Error: overloaded\r\nRetry-After: 1\r\nConnection: close\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
 
 
 def _peer(transport: asyncio.BaseTransport) -> str:

@@ -19,10 +19,11 @@ from proxy.clock import SystemClock
 from proxy.credentials.base import Credential
 from proxy.forward import Forwarder
 from proxy.guard import Guard
+from proxy.limits import Bounds, Limits
 from proxy.observe import Observers
 from proxy.route import Route, Timeouts
 from proxy.routing import Prefixes
-from proxy.server import Listener, Room
+from proxy.server import Listener
 from proxy.upstream.pool import Pool
 from tests.support import settle
 from tests.upstream.support import Transport
@@ -210,7 +211,7 @@ class Front:
             observer=Observers([]),
         )
         listen = Listen("127.0.0.1", 4713)
-        self._listener = Listener(listen, self._handler, room=Room(10), header_timeout=5)
+        self._listener = Listener(listen, self._handler, Limits(Bounds(), lambda _: None))
 
     async def open(self, factory: Callable[[], Connection], *, within: float) -> Connection:
         """Stand in for a dialer."""

@@ -127,8 +127,13 @@ def test_every_observer_hears_of_everything() -> None:
         def fetched(self, credential: str, grant: str, outcome: str) -> None:
             heard.append(("fetched", (credential, grant, outcome)))
 
+        def limited(self, limit: str) -> None:
+            heard.append(("limited", limit))
+
     both = Observers([Listener(), Listener()])
     happened = event()
     both.exchanged(happened)
     both.fetched("eka", "login", "ok")
-    assert heard == [("exchanged", happened)] * 2 + [("fetched", ("eka", "login", "ok"))] * 2
+    both.limited("connections")
+    once = ("exchanged", happened), ("fetched", ("eka", "login", "ok")), ("limited", "connections")
+    assert heard == [each for each in once for _ in range(2)]

@@ -16,6 +16,7 @@ TABLE = {
     "not_allowed": 403,
     "no_route": 404,
     "unknown_workspace": 404,
+    "request_timeout": 408,
     "body_too_large": 413,
     "signing_input_missing": 422,
     "header_too_large": 431,

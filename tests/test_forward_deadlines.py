@@ -58,7 +58,7 @@ async def test_an_upload_that_stalls_is_broken_off_on_both_sides() -> None:
         proxy.let_deadlines_pass()
         assert await client.rest() == b""  # a 4xx would deny that something was sent
         await until(lambda: is_free(proxy, "plain"))
-        assert [line["code"] for line in proxy.lines()] == ["bad_request"]
+        assert [line["code"] for line in proxy.lines()] == ["request_timeout"]
 
 
 async def test_a_body_to_sign_that_stalls_is_refused_and_nothing_was_sent(front: Running) -> None:
@@ -70,7 +70,7 @@ async def test_a_body_to_sign_that_stalls_is_refused_and_nothing_was_sent(front:
         await until(lambda: front.app._budget.kept and is_waited_for(front, "eko"))
         front.let_deadlines_pass()
         got = await client.answer()
-        assert (got.status, got.get("X-Ekeko-Error")) == (400, "bad_request")
+        assert (got.status, got.get("X-Ekeko-Error")) == (408, "request_timeout")
     assert front.stand_ins.eko.arrived == 0
     assert front.app._budget.kept == 0
 

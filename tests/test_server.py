@@ -107,10 +107,11 @@ async def test_a_head_that_does_not_come_to_an_end_costs_the_connection(part: by
     ):
         await client.send(part)
         (caller,) = await connections(proxy, 1)
-        await until(lambda: caller.head_since < float("inf"))
+        await until(lambda: caller._heard)
         listener(proxy).sweep(in_seconds(15))
         assert listener(proxy)._callers
         listener(proxy).sweep(in_seconds(25))
+        assert (await client.answer()).status == 408
         assert await client.rest() == b""
         assert upstream.connections == []
 
@@ -128,7 +129,7 @@ async def test_a_second_head_has_as_much_time_as_the_first() -> None:
         await client.send(b"GET ")
         await until(lambda: caller.head_since < float("inf"))
         listener(proxy).sweep(in_seconds(1000))
-        assert await client.rest() == b""
+        assert (await client.answer()).status == 408
 
 
 async def test_a_part_of_a_head_behind_a_request_has_as_much_time_as_any() -> None:
@@ -154,7 +155,7 @@ async def test_a_part_of_a_head_behind_a_request_has_as_much_time_as_any() -> No
         assert (await client.answer()).status == 200
         await until(lambda: caller.head_since < float("inf"))
         listener(proxy).sweep(in_seconds(1000))
-        assert await client.rest() == b""
+        assert (await client.answer()).status == 408
 
 
 async def test_a_caller_that_is_idle_for_more_than_an_hour_is_let_go() -> None:
@@ -222,7 +223,7 @@ async def test_admin_callers_have_to_finish_their_heads_too() -> None:
         raw_client(proxy.admin) as client,
     ):
         await client.send(b"GET /livez")
-        assert await client.rest() == b""
+        assert (await client.answer()).status == 408
 
 
 # How much.
@@ -282,7 +283,7 @@ async def test_a_caller_that_sends_many_requests_at_once_lets_others_have_their_
 
 async def test_heads_behind_a_running_request_are_not_taken_in_without_bound() -> None:
     may_answer, sent = asyncio.Event(), [0]
-    head = request("GET", "/refused", [(f"X-{number}", "a" * 16_000) for number in range(90)])
+    head = request("GET", "/refused", [(f"X-{number}", "a" * 600) for number in range(90)])
 
     async def play(wire: UpstreamWire) -> None:
         await wire.request()
@@ -291,7 +292,7 @@ async def test_heads_behind_a_running_request_are_not_taken_in_without_bound() -
         await wire.rest()
 
     async def pour(client: RawClient) -> None:
-        for _ in range(30):
+        for _ in range(300):
             await client.send(head)
             sent[0] += 1
 
@@ -306,10 +307,10 @@ async def test_heads_behind_a_running_request_are_not_taken_in_without_bound() -
         (caller,) = listener(proxy)._callers
         await until(lambda: caller._buffer_paused)
         await settle(500)
-        assert len(caller._messages) < 2
+        assert len(caller._messages) < 8
         may_answer.set()
         assert (await client.answer()).body == b"slow"
-        for _ in range(30):
+        for _ in range(300):
             assert (await client.answer()).status == 403
         await pouring
 
@@ -356,7 +357,7 @@ async def test_a_caller_too_many_is_told_so_and_the_next_one_is_served() -> None
                 assert await third.rest() == b""
             assert (await one.ask("GET", "/")).status == 200  # those inside are served
         await connections(proxy, 0)
-        assert proxy.app._room.taken == 0
+        assert proxy.app._limits.taken == 0
         assert (await ask(proxy.plain, "GET", "/")).status == 200
 
 

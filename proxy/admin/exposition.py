@@ -59,6 +59,11 @@ class _Collector(Collector):
             "Calls to token endpoints",
             labels=["credential", "grant", "outcome"],
         )
+        limits = CounterMetricFamily(
+            "ekeko_limit_reached", "Refusals of what callers may not hold", labels=["limit"]
+        )
+        for limit, count in self._metrics.limits.items():
+            limits.add_metric([limit], count)
         for name, counts in self._metrics.routes.items():
             for (method, status), count in counts.requests.items():
                 requests.add_metric([name, method, str(status)], count)
@@ -69,7 +74,7 @@ class _Collector(Collector):
             durations.add_metric([name], buckets=cumulative, sum_value=counts.seconds)
         for labels, count in self._metrics.fetches.items():
             fetches.add_metric(list(labels), count)
-        yield from (requests, errors, durations, fetches)
+        yield from (requests, errors, durations, fetches, limits)
 
 
 def _present(state: State) -> Iterator[Metric]:

@@ -60,11 +60,15 @@ class RouteCounts:
 
 
 class Metrics:
-    """Counts events (an observer): `routes` by their names, `fetches` by credential and outcome."""
+    """Counts events (an observer).
+
+    `routes` by their names, `fetches` by credential and outcome, `limits` by their keys.
+    """
 
     def __init__(self) -> None:
         self.routes: dict[str, RouteCounts] = defaultdict(RouteCounts)
         self.fetches: dict[tuple[str, str, str], int] = defaultdict(int)
+        self.limits: dict[str, int] = defaultdict(int)
         self._state: State | None = None
 
     def watch(self, state: State) -> None:
@@ -86,6 +90,10 @@ class Metrics:
         """Count a call to a token endpoint."""
         self.fetches[credential, grant, outcome] += 1
 
+    def limited(self, limit: str) -> None:
+        """Count a refusal at a limit."""
+        self.limits[limit] += 1
+
     def figures(self) -> dict[str, Any]:
         """Give all counts in plain values, for another process to add."""
         return {
@@ -100,6 +108,7 @@ class Metrics:
                 for name, counts in self.routes.items()
             ],
             "fetches": [[*labels, count] for labels, count in self.fetches.items()],
+            "limits": dict(self.limits),
         }
 
     def add(self, figures: Mapping[str, Any]) -> None:
@@ -114,6 +123,8 @@ class Metrics:
             counts.seconds += route["seconds"]
         for credential, grant, outcome, count in figures["fetches"]:
             self.fetches[credential, grant, outcome] += count
+        for limit, count in figures["limits"].items():
+            self.limits[limit] += count
 
     def text(self) -> bytes:
         """Write everything in Prometheus's text format."""

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         print_mistakes(error)
         return 2
     process.set_up_logging(settings.log.level)
-    process.raise_descriptor_limit(settings.connections_each)  # workers inherit it
+    # Workers inherit it.
+    process.raise_descriptor_limit(settings.share(settings.limits.connections))
     writer = process.StdoutWriter()
     try:
         return process.run(_serve(args.config, settings, writer))

@@ -56,6 +56,9 @@ class Route(Model):
     max_body: SizeField | None = Field(
         default=None, description="The largest request body, such as 64MiB; null: no limit"
     )
+    max_in_flight: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="Requests served at one time, WebSockets too; null: no limit"
+    )
     tls: Tls = Field(default=Tls(), description="TLS towards the upstream")
     via: ViaField | None = Field(
         default=None, description="An outbound HTTP proxy: http://USER:PASS@HOST:PORT"
@@ -97,10 +100,23 @@ class Log(Model):
 
 
 class Limits(Model):
-    """Bounds on what callers may hold; times in seconds."""
+    """Bounds on what callers may hold; times in seconds, sizes in bytes."""
 
     connections: Annotated[int, Field(gt=0)] = Field(
         default=10000, description="Connections of callers, all listeners and workers together"
+    )
+    connections_per_caller: Annotated[int, Field(gt=0)] | None = Field(
+        default=None,
+        description="Of them, those of one address, or of one user at unix sockets; null: no limit",
+    )
+    header_bytes: Annotated[SizeField, Field(ge=1024, le=1 << 20)] = Field(
+        default=64 * 1024, description="A request's whole head, request line and fields"
+    )
+    header_fields: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=100, description="A request's fields, those behind its body too"
+    )
+    request_line: Annotated[SizeField, Field(ge=256, le=1 << 20)] = Field(
+        default=16 * 1024, description="Of the head, the request line's target"
     )
     header_timeout: Seconds = Field(default=10, description="For a request's whole head to arrive")
     drain: SecondsOrZero = Field(
@@ -126,10 +142,9 @@ class Settings(Model):
     # Where each key stands in its file, for what is noticed after loading.
     _places: Places = PrivateAttr(default_factory=Places)
 
-    @property
-    def connections_each(self) -> int:
-        """The connections that each worker may hold: its share of `limits.connections`."""
-        return -(-self.limits.connections // self.workers)
+    def share(self, total: int) -> int:
+        """Return each worker's share of what all of them may hold."""
+        return -(-total // self.workers)
 
     @property
     def places(self) -> Places:

@@ -58,7 +58,7 @@ class Supervisor:
         own = Metrics()
         self._tools = credentials.Tools(clock, TokenStore(clock), StampStore(clock), own)
         self._overview = Overview(self, own, clock)
-        self._console = Console(self._overview)
+        self._console = Console(self._overview, settings, own)
         self._memory = memory.make(settings.workers)
         self._doors: dict[Place, Door] = {}
         self._crew = Crew(

@@ -25,6 +25,7 @@ CONTRACT = {
     "ekeko_token_expiry_timestamp_seconds": {"credential"},
     "ekeko_token_fetches": {"credential", "grant", "outcome"},
     "ekeko_upstream_connections": {"route", "state"},
+    "ekeko_limit_reached": {"limit"},
 }
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -46,6 +47,7 @@ def of(samples: Samples, metric: str, **labels: str) -> float:
 async def test_names_and_labels_are_the_contracts(front: Running) -> None:
     await ask(front.eka, "GET", "/x")
     await ask(front.eka, "GET", "/x", [("X-Eka-Workspace", "nobody")])
+    await ask(front.eka, "GET", "/x", [(f"X-{number}", "a") for number in range(101)])
     got = await ask(front.admin, "GET", "/metrics")
     assert (got.get("Content-Type") or "").startswith("text/plain; version=0.0.4")
     families = {
@@ -130,6 +132,7 @@ def test_what_several_processes_counted_adds_up_to_what_one_would_have() -> None
         for metrics in (one, parts[number % 3]):
             metrics.exchanged(event)
             metrics.fetched(route, "login", outcome)
+            metrics.limited(method)
     for metrics in (Metrics(), *parts):
         total.add(json.loads(json.dumps(metrics.figures())))
 

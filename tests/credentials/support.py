@@ -78,3 +78,6 @@ class Fetches:
 
     def fetched(self, credential: str, grant: str, outcome: str) -> None:
         self.seen.append((credential, grant, outcome))
+
+    def limited(self, limit: str) -> None:
+        raise AssertionError(limit)

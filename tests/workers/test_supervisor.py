@@ -119,11 +119,17 @@ async def test_workers_share_a_unix_socket_and_its_file_goes_with_the_last(
 
 async def test_each_worker_holds_its_share_of_the_connections() -> None:
     async with ScriptedUpstream(ECHO) as upstream:
-        limits = {"limits": {"connections": 10}}
+        limits = {
+            "limits": {"connections": 10, "connections_per_caller": 4},
+            "routes": {"plain": {"max_in_flight": 7}},
+        }
         async with running(plain(upstream.url, limits)) as company:
-            assert [app._room.at_most for app in company.apps] == [4, 4, 4]
+            assert [app._limits.bounds.connections for app in company.apps] == [4, 4, 4]
+            assert [app._limits.bounds.per_caller for app in company.apps] == [2, 2, 2]
+            routes = [app._current.routes["plain"] for app in company.apps]
+            assert [route.max_in_flight for route in routes] == [3, 3, 3]
             await company.reload({"limits": {"connections": 30}})
-            assert [app._room.at_most for app in company.apps] == [10, 10, 10]
+            assert [app._limits.bounds.connections for app in company.apps] == [10, 10, 10]
 
 
 async def test_timestamps_are_unique_across_workers() -> None:
