@@ -6,6 +6,8 @@ Facts this rests on:
   what the proxy adds.
 - Upstream frameworks fold names: CGI and WSGI read `Developer_Key` and `developer-key` as one,
   PHP folds dots too. A field that the proxy owns is therefore recognised by its folded name.
+- Some frameworks let a field say which method or path is meant. What is judged would not be what
+  is done, so a request that has one is refused.
 - A name's fate never depends on its value, and programs use few names: the fate is looked up by
   the bytes as they stand, and worked out once for each spelling.
 """
@@ -41,6 +43,15 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _FRAMING: Final = frozenset({"content-length", "host"})
+_OVERRIDES: Final = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+    }
+)
 _READ_ALONE: Final = frozenset(
     {"connection", "expect", "host", "transfer-encoding", "upgrade", "x-request-id"}
 )
@@ -135,6 +146,10 @@ class RequestSorter(_Sorter):
     def fate(self, name: str) -> bool | tuple[str, bool]:
         """See `_Sorter.fate`."""
         lower, folded = name.lower(), fold(name)
+        if folded in _OVERRIDES:
+            raise bad_request(
+                f"The header field {folded} asks for another method or path than the one judged."
+            )
         if folded in self._consumed:
             return (folded, False)
         if lower in _READ_ALONE:

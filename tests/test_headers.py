@@ -85,6 +85,20 @@ def test_what_belongs_to_one_connection_or_lies_about_the_way_is_removed(name: b
 @pytest.mark.parametrize(
     "name",
     [
+        *(b"X-HTTP-Method-Override", b"x_http_method_override", b"X-HTTP-Method"),
+        *(b"X-Method-Override", b"X-Original-URL", b"X.Rewrite.Url"),
+    ],
+)
+def test_a_field_that_asks_for_another_method_or_path_is_refused(name: bytes) -> None:
+    for _ in range(2):  # it is not learnt
+        with pytest.raises(ProxyError) as refused:
+            sorter().sort([(b"X-Before", b"1"), (name, b"DELETE")])
+        assert refused.value.code == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         *(b"X-Pt-Id", b"X-Partner-Pt-Id", b"X-Hip-Id", b"x-agent-id", b"x-sess-token"),
         *(b"x-api-key", b"x-auth-token", b"locale", b"device-id", b"X-Encryption", b"accept"),
         *(b"Cookie", b"traceparent", b"Content-Type", b"Origin", b"authority", b"X-Forward"),

@@ -13,6 +13,7 @@ from proxy.credentials.base import Authorization, Credential, CredentialSettings
 from proxy.credentials.eka_login import EkaLogin, synthetic_answer
 from proxy.errors import ProxyError
 from proxy.model import Model, Tls
+from proxy.routing import loosely
 from proxy.tokens import Token
 from proxy.values import SECRET, Name, SecretField
 from proxy.vendors import eka
@@ -129,7 +130,7 @@ class EkaTokens(Credential):
     def local_answer(self, method: str, path: str) -> bytes | None:
         # In whatever spelling an upstream might accept: a caller's dummy credentials must not be
         # tried at the vendor, nor the vendor's tokens handed to a caller.
-        if method == "POST" and path.lower().rstrip("/ ") in eka.TOKEN_PATHS:
+        if method == "POST" and tuple(loosely(path)) in eka.TOKEN_PATHS:
             return synthetic_answer(self._tools.clock.wall_ms() // 1000)
         return None
 

@@ -14,7 +14,7 @@ from proxy.credentials.eko_fields import literal_fields
 from proxy.errors import ProxyError, bad_request
 from proxy.headers import fold
 from proxy.model import Model
-from proxy.routing import Operations
+from proxy.routing import Operations, loosely
 from proxy.scrub import needles
 from proxy.values import SECRET, HeaderName, Items, OperationsField, SecretField, Word
 from proxy.vendors import eko
@@ -164,7 +164,8 @@ class EkoSignatures(Credential):
         return self._rule(method, path) is not None
 
     def is_financial(self, method: str, path: str) -> bool:
-        return any(operations.covers(method, path) for operations in self._financial)
+        segments = loosely(path)
+        return any(operations.covers(method, segments) for operations in self._financial)
 
     async def authorise(self, outgoing: Outgoing) -> Authorization:
         rule = self._rule(outgoing.method, outgoing.path)
@@ -211,8 +212,9 @@ class EkoSignatures(Credential):
         return base64.b64encode(mac.digest())
 
     def _rule(self, method: str, path: str) -> HashRule | None:
+        segments = loosely(path)
         for rule in self._rules:
-            if rule.match.covers(method, path):
+            if rule.match.covers(method, segments):
                 return rule
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.routing import loosely
 from proxy.vendors.catalogue import Catalogue, rows
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ ORIGINS: Final = "https://*.eka.care"
 LOGIN: Final = "/connect-auth/v1/account/login"
 REFRESH: Final = "/connect-auth/v1/account/refresh-token"
 REFRESH_V1: Final = "/connect-auth/v1/account/refresh"
-TOKEN_PATHS: Final = frozenset({LOGIN, REFRESH, REFRESH_V1})
+# As `routing.loosely` has them.
+TOKEN_PATHS: Final = frozenset(tuple(loosely(path)) for path in (LOGIN, REFRESH, REFRESH_V1))
 # `jwt-payload` is an identity header internal to Eka's gateway: no caller's copy may pass.
 GATEWAY_FIELDS: Final = frozenset({"jwt-payload"})
 TOKEN_FIELDS: Final = frozenset({"authorization", "auth"}) | GATEWAY_FIELDS
