@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FLUSH_AT = 256  # lines
 _METHOD_AT_MOST = 64  # characters: it is the one part of a line that a caller could make long
-_PATHS_AT_MOST = 4096
+_QUOTED_AT_MOST = 4096
 # Formatting a number costs more than the rest of a line: three digits are looked up.
 _DIGITS = tuple(f"{number:03d}" for number in range(1000))
 
@@ -59,7 +59,7 @@ class AccessLog:
             self._write("\n".join(lines) + "\n")
 
     def _line(self, event: Event) -> str:
-        # By hand: every text but the path is of a kind that needs no escaping.
+        # By hand: every text but two is of a kind that needs no escaping.
         second, millisecond = divmod(event.started, 1000)
         if second != self._second:
             self._second = second
@@ -67,20 +67,22 @@ class AccessLog:
         path = self._quoted.get(event.path) or self._quote(event.path)
         upstream = "null" if event.upstream is None else _milliseconds(event.upstream)
         code = "null" if event.code is None else f'"{event.code}"'
+        who = event.identity
+        identity = "null" if who is None else self._quoted.get(who) or self._quote(who)
         return (
             f'{{"ts": "{self._stamp}.{_DIGITS[millisecond]}Z", "request_id": "{event.request_id}", '
             f'"route": "{event.route}", "method": "{event.method[:_METHOD_AT_MOST]}", '
             f'"path": {path}, "status": {event.status}, "code": {code}, '
             f'"duration_ms": {_milliseconds(event.duration)}, "upstream_ms": {upstream}, '
             f'"bytes_in": {event.bytes_in}, "bytes_out": {event.bytes_out}, '
-            f'"caller": "{event.caller}", "attempts": {event.attempts}}}'
+            f'"caller": "{event.caller}", "identity": {identity}, "attempts": {event.attempts}}}'
         )
 
-    def _quote(self, path: str) -> str:
-        """Quote a template once: there are few."""
-        quoted = json.dumps(path)
-        if len(self._quoted) < _PATHS_AT_MOST:
-            self._quoted[path] = quoted
+    def _quote(self, text: str) -> str:
+        """Quote a template, or a caller's name, once: there are few."""
+        quoted = json.dumps(text)
+        if len(self._quoted) < _QUOTED_AT_MOST:
+            self._quoted[text] = quoted
         return quoted
 
 

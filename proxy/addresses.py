@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import PlainValidator
+from pydantic import AfterValidator, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from proxy import secrets
@@ -63,6 +63,12 @@ class Listen(NamedTuple):
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def url(self, *, secure: bool) -> str:
+        """Give the address as callers write it; `secure` tells that they have to speak TLS."""
+        if self.path is not None:
+            return str(self)
+        return f"https://{self}" if secure else f"http://{self}"
 
 
 def parse_origin(value: Any) -> Origin:
@@ -138,6 +144,15 @@ def parse_listen(value: Any) -> Listen:
     return Listen(host.lower(), int(port))
 
 
+def _check_listener(value: str) -> str:
+    """Hold the key of a mapping to the form of an address, and leave it as it is written."""
+    try:
+        parse_listen(value)
+    except PydanticCustomError as error:
+        raise PydanticCustomError("name", "{wrong}", {"wrong": error.message()}) from None
+    return value
+
+
 def parse_host(value: Any) -> str:
     """Read a host name or address by itself, in lower case."""
     if isinstance(value, str) and _is_host(value):
@@ -178,6 +193,9 @@ ListenField = Annotated[
     Listen,
     PlainValidator(parse_listen),
     text("HOST:PORT, [::1]:PORT or unix:/PATH; port 0 picks a free one", "127.0.0.1:8180"),
+]
+ListenerAddress = Annotated[
+    str, AfterValidator(_check_listener), text("As in `listen`", "0.0.0.0:8180")
 ]
 HostField = Annotated[
     str, PlainValidator(parse_host), text("A host name or address", "proxy.internal")

@@ -102,8 +102,8 @@ class App:
             await self._close()
             raise
         self._chores.repeat(self._tick, TICK)
+        self._chores.repeat(self._look_at_files, SECRETS_EVERY)
         if self._post is None:
-            self._chores.repeat(self._reload_secrets, SECRETS_EVERY)
             self._log.announce({"event": "ready", **self.addresses()})
 
     def do_meanwhile(self, chore: Coroutine[Any, Any, None]) -> None:
@@ -175,6 +175,8 @@ class App:
             forwarder = self._listeners[at].handler
             assert isinstance(forwarder, Forwarder)  # noqa: S101 - as _open made it
             forwarder.guard, forwarder.routes = new.guard(at.listen), Prefixes(routes)
+            forwarder.callers = new.callers(at.listen)
+            self._listeners[at].tls = new.tls.get(at.listen)
         await self._console.enforce(new, prepared.admin)
         for at in self._listeners.keys() - new.by_place().keys():
             self._stop_accepting(self._listeners.pop(at))
@@ -192,11 +194,13 @@ class App:
             forwarder = Forwarder(
                 new.guard(route.listen),
                 Prefixes(routes[at]),
+                callers=new.callers(route.listen),
                 budget=self._budget,
                 clock=self._clock,
                 observer=self._observer,
             )
-            listener = Listener(route.listen, forwarder, self._limits)
+            tls = new.tls.get(route.listen)
+            listener = Listener(route.listen, forwarder, self._limits, tls)
             bound = self._post.sockets.pop(at) if self._post else None
             with sockets.naming(f"routes.{name}.listen", route.listen):
                 await listener.start(sock=bound, socket_mode=int(route.socket_mode, 8))
@@ -244,19 +248,24 @@ class App:
             self._retired.remove(old)
             await old.close()
 
+    async def _look_at_files(self) -> None:
+        """Look whether a certificate of a listener, or a secret's file, has changed."""
+        await self._current.refresh_certificates()
+        if self._post is None:
+            await self._reload_secrets()
+
     async def _reload_secrets(self) -> None:
-        """Look whether a secret's file has changed."""
         current = self._current
         changed = await self._secret_files.changed(current.settings)
         if current is self._generation:  # else a reload has read them meanwhile
-            current.rekey({path[1] for path in changed})
+            current.rekey(changed)
 
     def take_secrets(self, values: Values) -> None:
         """Go on with secrets that the supervisor has read."""
         for path, secret in self._current.settings.secrets():
             if path in values:
                 secret.renew(values[path])
-        self._current.rekey({path[1] for path in values})
+        self._current.rekey(values)
 
     # What the admin pages and metrics see.
 

@@ -33,6 +33,7 @@ class CallerTransport(Protocol):
 
     transport: asyncio.Transport | None
     peer: str
+    proven: tuple[str, ...]
 
     @property
     def writing_paused(self) -> bool:

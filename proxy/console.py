@@ -38,8 +38,9 @@ class Console:
         listen = new.settings.admin.listen
         if listen is None or listen == self._listen:
             return None
-        pages = AdminPages(self._instance, new.admin_guard(listen))
-        listener = Listener(listen, pages, self._limits)
+        callers, served = new.callers(listen), new.settings.admin.callers
+        pages = AdminPages(self._instance, new.admin_guard(listen), callers, served)
+        listener = Listener(listen, pages, self._limits, new.tls.get(listen))
         with sockets.naming("admin.listen", listen):
             await listener.start()
         return listener
@@ -51,6 +52,9 @@ class Console:
         if listen is not None and listen == self._listen and before is not None:
             assert isinstance(before.handler, AdminPages)  # noqa: S101 - as made in `open`
             before.handler.guard = new.admin_guard(listen)
+            before.handler.callers = new.callers(listen)
+            before.handler.served = new.settings.admin.callers
+            before.tls = new.tls.get(listen)
             return
         self._listener, self._listen = opened, listen
         if listen is not None and self._loading is None:

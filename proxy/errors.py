@@ -14,6 +14,8 @@ from http import HTTPStatus
 
 _STATUS = {
     "bad_request": HTTPStatus.BAD_REQUEST,
+    "caller_unknown": HTTPStatus.UNAUTHORIZED,
+    "caller_not_allowed": HTTPStatus.FORBIDDEN,
     "origin_not_allowed": HTTPStatus.FORBIDDEN,
     "not_allowed": HTTPStatus.FORBIDDEN,
     "no_route": HTTPStatus.NOT_FOUND,
@@ -34,6 +36,8 @@ _STATUS = {
 }
 _TITLE = {
     "bad_request": "The request is malformed or ambiguous",
+    "caller_unknown": "The caller has to identify itself",
+    "caller_not_allowed": "This caller may not use the route",
     "origin_not_allowed": "This web origin may not call the proxy",
     "not_allowed": "The route does not allow this call",
     "no_route": "No route serves this path",

@@ -1,4 +1,4 @@
-"""One request's way through: guard → route → path → allow → strip → authorise → send → stream.
+"""One request's way: guard → caller → route → path → allow → strip → authorise → send → stream.
 
 What came in is never changed; what goes out is built beside it. Failures are ProxyErrors from
 wherever they are noticed to `Exchange.run`, which answers them, or breaks the caller's connection
@@ -14,7 +14,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy import cors
+from proxy import cors, identity
 from proxy import target as targets
 from proxy.body import NO_BODY, read_framing
 from proxy.credentials.base import Outgoing
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.clock import Clock
     from proxy.guard import Guard
     from proxy.headers import Fields
+    from proxy.identity import Callers
     from proxy.observe import Observer
     from proxy.route import Route
     from proxy.routing import Prefixes
@@ -69,6 +70,7 @@ class Context(Protocol):
     """What an exchange goes by: its listener's rules of the moment, and what all share."""
 
     guard: Guard
+    callers: Callers | None
     routes: Prefixes[Route]
     budget: Budget
     clock: Clock
@@ -182,22 +184,37 @@ class Exchange:
             self._route = route
             event.route = route.name
             route.exchanges.add(self)
-        fields = (_UNROUTED if route is None else route.sorter).sort(caller.fields)
+        try:
+            fields = (_UNROUTED if route is None else route.sorter).sort(caller.fields)
+        except ProxyError as error:
+            if context.callers is None:
+                raise
+            # What a route makes of a field is for callers that are known.
+            fields, refusal = _UNROUTED.sort(caller.fields), error
         read = fields.read
         self._take_request_id(read.get("x-request-id"))
         context.guard.check(read)
-        if target is None:
-            raise refusal or bad_request("")
-        if route is not None:
+        if target is not None and route is not None:
             event.path = route.template(target)
         if "origin" in read and self._answer_preflight(read["origin"]):
             return None
-        if route is None:
+        if context.callers is not None:
+            self._identify(context.callers, read.get(identity.KEY_FIELD))
+        if refusal is not None:
+            raise refusal
+        if target is None or route is None:
             raise ProxyError("no_route", "No route of this listener has a prefix of this path.")
         if len(route.exchanges) > route.max_in_flight:  # this one is among them
             what = f"The route '{route.name}' serves its max_in_flight requests already."
             raise ProxyError("overloaded", what, retry_after=1, limit="max_in_flight")
         return route, route.strip(target), fields
+
+    def _identify(self, callers: Callers, key: bytes | None) -> None:
+        """Let those pass that are known, and that the route serves."""
+        names = callers.identify(key, self.caller.connection.proven)
+        self._event.identity = names[0]
+        if self._route is not None:
+            self._event.identity = identity.serve(names, self._route.callers)
 
     async def _forward(self, route: Route, target: Target, fields: Fields) -> None:
         caller, context, credential = self.caller, self._context, route.credential
@@ -300,9 +317,13 @@ class Exchange:
         if error.sent and error.status < 500:  # noqa: PLR2004 - the 4xx class
             caller.break_off()
             return
-        lines = [self._id_line, *self._cors]
+        lines, route = [self._id_line, *self._cors], event.route
+        if error.code == "caller_unknown":
+            lines.append(identity.CHALLENGE)
+        if self._context.callers is not None and event.identity is None:
+            route = ""  # which ones there are is for callers that are known
         try:
-            caller.answer_error(error, lines, route=event.route, request_id=event.request_id)
+            caller.answer_error(error, lines, route=route, request_id=event.request_id)
         except ConnectionError:
             caller.keep_alive = False
 

@@ -14,24 +14,30 @@ if TYPE_CHECKING:
     from proxy.clock import Clock
     from proxy.errors import ProxyError
     from proxy.guard import Guard
+    from proxy.identity import Callers
     from proxy.observe import Observer
     from proxy.route import Route
     from proxy.routing import Prefixes
 
 
 class Forwarder:
-    """What one listener does with requests. `guard` and `routes` change with a reload."""
+    """What one listener does with requests. `guard`, `callers` and `routes` change with a reload.
+
+    `callers` is None where nobody has to be known.
+    """
 
     def __init__(
         self,
         guard: Guard,
         routes: Prefixes[Route],
         *,
+        callers: Callers | None,
         budget: Budget,
         clock: Clock,
         observer: Observer,
     ) -> None:
         self.guard = guard
+        self.callers = callers
         self.routes = routes
         self.clock = clock
         self.observer = observer

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import credentials
+from proxy.addresses import parse_listen
 from proxy.admin.metrics import RouteState, TokenState
 from proxy.credentials import Passthrough
 from proxy.guard import Guard, is_wildcard
+from proxy.identity import Callers, Keys
 from proxy.limits import Bounds
 from proxy.route import Route, Timeouts
+from proxy.tls import ListenerTls, TlsError
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from proxy.values import NO_CREDENTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from proxy.addresses import Listen
     from proxy.clock import Clock
     from proxy.config.settings import Route as RouteSettings
     from proxy.config.settings import Settings
     from proxy.credentials.base import Credential
+    from proxy.rotation import Values
+
+logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -45,6 +52,8 @@ class Generation(NamedTuple):
     settings: Settings
     credentials: dict[str, Credential]
     routes: dict[str, Route]
+    keys: Keys
+    tls: dict[Listen, ListenerTls]
 
     def by_place(self) -> dict[Place, list[tuple[str, Route]]]:
         """Group routes by where they are asked for, with their prefixes."""
@@ -61,6 +70,23 @@ class Generation(NamedTuple):
     def admin_guard(self, listen: Listen) -> Guard:
         """Make the guard of the admin pages: a web page that may call routes may not end them."""
         return Guard(self._names(listen))
+
+    def callers(self, listen: Listen) -> Callers | None:
+        """Make what tells who calls at one listener; None where nobody has to be known.
+
+        All have to be where any may be: by keys everywhere, by users on unix sockets, by
+        certificates where the listener asks for one. Where a route names callers and there is no
+        way to tell, which `config.load` refuses, nobody is served.
+        """
+        uids = self.settings.access.uids if listen.path is not None else ()
+        tls = self.settings.listener(listen).tls
+        certificates = tls is not None and tls.client_ca is not None
+        routes, admin = self.settings.routes.values(), self.settings.admin
+        named = any(route.callers for route in routes if route.listen == listen)
+        named = named or (admin.callers is not None and admin.listen == listen)
+        if not (self.keys or uids or certificates or named):
+            return None
+        return Callers(self.keys, uids, certificates=certificates)
 
     def _names(self, listen: Listen) -> list[str]:
         own = [listen.host] if listen.host and not is_wildcard(listen.host) else []
@@ -83,10 +109,14 @@ class Generation(NamedTuple):
             if left is not None:
                 yield TokenState(name, wall_ms / 1000 + left)
 
-    def rekey(self, names: Collection[str]) -> None:
-        """Let the credentials of these names, if there are such, take new values of secrets."""
-        for name in names & self.credentials.keys():
-            self.credentials[name].rekey()
+    def rekey(self, values: Values) -> None:
+        """Let credentials, and callers' keys, take new values of secrets."""
+        for name in {path[1] for path in values if path[0] == "credentials"}:
+            if name in self.credentials:
+                self.credentials[name].rekey()
+        keys = {path[2]: value for path, value in values.items() if path[:2] == ("access", "keys")}
+        for name, wrong in self.keys.renew(keys).items():
+            logger.warning("access.keys.%s %s; the old key stays", name, wrong)
 
     async def set_socket_modes(self) -> None:
         """Give socket files the configured mode: a file that was open before may have another."""
@@ -94,6 +124,15 @@ class Generation(NamedTuple):
             if route.listen.path is not None:
                 mode = int(route.socket_mode, 8)
                 await asyncio.to_thread(os.chmod, route.listen.path, mode)
+
+    async def refresh_certificates(self) -> None:
+        """Read the certificates of listeners again where they have changed, for new connections."""
+        for listen, tls in self.tls.items():
+            try:
+                if await asyncio.to_thread(tls.refresh):
+                    logger.info("the certificates of %s were read again", listen)
+            except TlsError as error:
+                logger.warning("%s: %s; the old ones stay", listen, error)
 
     def troubles(self) -> dict[str, str]:
         """Say which credentials cannot authorise requests just now, and why."""
@@ -183,9 +222,7 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
     Secrets have been read by now (`config.resolve`); certificates are read here, those of routes
     in a thread. Nothing is in force before `Generation.enter`.
     """
-    dialers = await asyncio.to_thread(
-        lambda: {name: _dialer(route) for name, route in settings.routes.items()}
-    )
+    dialers, secured = await asyncio.to_thread(lambda: (_dialers(settings), _secured(settings)))
     used = {route.credential for route in settings.routes.values()}  # no login for the others
     built = {
         name: credentials.build(name, each, tools)
@@ -200,10 +237,12 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
             dialers[name],
             tools.clock,
             max_in_flight=_each(settings, route.max_in_flight),
+            is_secure=route.listen in secured,
         )
         for name, route in settings.routes.items()
     }
-    return Generation(settings, built, routes)
+    keys = Keys({name: secret.reveal() for name, secret in settings.access.keys.items()})
+    return Generation(settings, built, routes, keys, secured)
 
 
 def _credential(name: str, settings: Settings, built: dict[str, Credential]) -> Credential:
@@ -222,8 +261,19 @@ def _credential(name: str, settings: Settings, built: dict[str, Credential]) -> 
     return built[route.credential]
 
 
-def _dialer(settings: RouteSettings) -> Dialer:
-    return Dialer(settings.upstream, settings.tls, settings.via)
+def _dialers(settings: Settings) -> dict[str, Dialer]:
+    return {
+        name: Dialer(route.upstream, route.tls, route.via)
+        for name, route in settings.routes.items()
+    }
+
+
+def _secured(settings: Settings) -> dict[Listen, ListenerTls]:
+    return {
+        parse_listen(at): ListenerTls(listener.tls)
+        for at, listener in settings.listeners.items()
+        if listener.tls is not None
+    }
 
 
 def _route(
@@ -234,6 +284,7 @@ def _route(
     clock: Clock,
     *,
     max_in_flight: int | None,
+    is_secure: bool,
 ) -> Route:
     timeout = settings.timeout
     return Route(
@@ -248,6 +299,8 @@ def _route(
         max_body=settings.max_body,
         scrub=settings.scrub,
         max_in_flight=max_in_flight,
+        is_secure=is_secure,
+        callers=None if settings.callers is None else frozenset(settings.callers),
     )
 
 

@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import bad_request
+from proxy.identity import KEY_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +136,7 @@ class RequestSorter(_Sorter):
     """Sorts a caller's fields for one route.
 
     `owned` are the names that the route's credential sets, or that must never pass: removed in
-    any spelling. `consumed` are read under their folded name and removed.
+    any spelling. `consumed`, and a caller's key, are read under their folded name and removed.
     """
 
     def __init__(self, owned: Iterable[str] = (), consumed: Iterable[str] = ()) -> None:
@@ -150,7 +151,7 @@ class RequestSorter(_Sorter):
             raise bad_request(
                 f"The header field {folded} asks for another method or path than the one judged."
             )
-        if folded in self._consumed:
+        if folded in self._consumed or folded == KEY_FIELD:
             return (folded, False)
         if lower in _READ_ALONE:
             return (lower, False)

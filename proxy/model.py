@@ -33,17 +33,17 @@ class Model(BaseModel):
 
     def secrets(self) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
         """Yield every secret in here with its key path."""
-        yield from _secrets_in(dict(self), ())
+        yield from _secrets_in(self, ())
 
 
 def _secrets_in(
-    mapping: dict[str, Any], path: tuple[str, ...]
+    mapping: Model | dict[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], secrets.Secret]]:
-    for key, value in mapping.items():
+    for key, value in mapping.items() if isinstance(mapping, dict) else mapping:
         if isinstance(value, secrets.Secret):
             yield (*path, key), value
         elif isinstance(value, Model | dict):
-            yield from _secrets_in(dict(value), (*path, key))
+            yield from _secrets_in(value, (*path, key))
 
 
 class Tls(Model):
@@ -63,3 +63,14 @@ class Tls(Model):
                 "tls", "has one of 'cert' and 'key': expected both, or neither"
             )
         return self
+
+
+class ListenerTls(Model):
+    """TLS towards callers: files in PEM form."""
+
+    cert: FileName = Field(description="the listener's certificate, with those that vouch for it")
+    key: FileName = Field(description="the certificate's key")
+    client_ca: FileName | None = Field(
+        default=None,
+        description="Authorities of callers' certificates, which are then required; null: none are",
+    )

@@ -19,7 +19,8 @@ class Event:
     """One exchange: filled in as it goes, and told when it has ended.
 
     `path` is a template; `code` is an error code of ours, or None; times are seconds; `started`
-    is milliseconds since the epoch; sizes are body bytes from and to the caller.
+    is milliseconds since the epoch; sizes are body bytes from and to the caller. `identity` is the
+    name by which a caller is known, None where nobody has to be.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Event:
         "caller",
         "code",
         "duration",
+        "identity",
         "method",
         "path",
         "request_id",
@@ -42,6 +44,7 @@ class Event:
         self.started = started
         self.method = method
         self.caller = caller
+        self.identity: str | None = None
         self.request_id = ""
         self.route = ""
         self.path = ""

@@ -56,6 +56,8 @@ class Route:
         max_body: int | None = None,
         scrub: bool = True,
         max_in_flight: int | None = None,
+        callers: frozenset[str] | None = None,
+        is_secure: bool = False,
     ) -> None:
         self.name = name
         self.credential = credential
@@ -64,11 +66,13 @@ class Route:
         self.max_body = max_body
         self.scrub = scrub
         self.max_in_flight = math.inf if max_in_flight is None else max_in_flight
+        self.callers = callers  # those that it serves; None for all that may use its listener
         self.sorter = RequestSorter(credential.owned, credential.consumed)
         self.base_path = upstream.base_path
         self.host_line = b"Host: %b\r\n" % upstream.authority.encode()
         self.exchanges: set[InFlight] = set()
         self._upstream = upstream
+        self._scheme = "https" if is_secure else "http"  # of its listener
         self._strip = prefix.rstrip("/") if strip_prefix else ""
         self._allow = allow
         self._catalogue = credential.catalogue or _NO_CATALOGUE
@@ -124,7 +128,9 @@ class Route:
         if path.startswith("//"):
             return location  # without its origin it would name another host
         named = text.startswith("//") or not text.startswith("/")
-        return (f"http://{host.decode('latin-1')}{path}" if named else path).encode("latin-1")
+        return (f"{self._scheme}://{host.decode('latin-1')}{path}" if named else path).encode(
+            "latin-1"
+        )
 
     def _after_own_origin(self, text: str) -> str | None:
         """Return what follows the origin, None where it is another's or the path is relative."""

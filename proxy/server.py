@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import socket
-import struct
 import sys
 from itertools import islice, takewhile
 from pathlib import Path
@@ -21,12 +19,14 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 from aiohttp.web_server import Server
 
-from proxy import measure, sockets
+from proxy import measure, peer, sockets
 from proxy.caller import Caller, reset
 from proxy.errors import ProxyError, bad_request
+from proxy.handshake import Handshake
 from proxy.measure import END
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable
 
     from aiohttp.http import RawRequestMessage
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from proxy.addresses import Listen
     from proxy.limits import Limits
+    from proxy.tls import ListenerTls
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +73,9 @@ class CallerConnection(RequestHandler):
     """One caller's connection. `peer` is its address, or the process at a unix socket.
 
     aiohttp accepts, parses and buffers; `start` serves. `who` is whose connections are counted
-    together: an address, or a user at a unix socket. `head_since` is the loop's time from which a
-    head is waited for, `idle_since` from which nothing was heard, `ended_at` from which only the
-    rest of an answer has to leave.
+    together: an address, or a user at a unix socket; `proven` are the names of a caller that belong
+    to the connection. `head_since` is the loop's time from which a head is waited for, `idle_since`
+    from which nothing was heard, `ended_at` from which only the rest of an answer has to leave.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class CallerConnection(RequestHandler):
         "head_since",
         "idle_since",
         "peer",
+        "proven",
         "who",
     )
 
@@ -102,6 +104,7 @@ class CallerConnection(RequestHandler):
         self._bounds = manager.limits.bounds
         self.peer = ""
         self.who = ""
+        self.proven: tuple[str, ...] = ()
         self._content: StreamReader = EMPTY_PAYLOAD
         self._heard = False  # a part of a request has come that is not served yet
         self._behind = 0  # bytes that have come behind the request that is being served
@@ -134,8 +137,7 @@ class CallerConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the caller, or turn it away at the limit."""
-        self.peer = _peer(transport)
-        self.who = self.peer.rpartition(",")[2]
+        self.peer, self.who, self.proven = peer.of(transport)
         refusal = self._listener.admit(self)
         if refusal is not None:
             refused = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -446,17 +448,26 @@ class CallerConnection(RequestHandler):
 class Listener(Server):
     """One listening address and the connections that came by it, within `limits`."""
 
-    def __init__(self, listen: Listen, handler: Handler, limits: Limits) -> None:
+    def __init__(
+        self, listen: Listen, handler: Handler, limits: Limits, tls: ListenerTls | None
+    ) -> None:
         super().__init__(_unused, handler_cancellation=True)
         self.listen = listen
         self.handler = handler
         self.limits = limits
+        self.tls = tls  # for new connections
         self._server: asyncio.Server | None = None
         self._file: Path | None = None  # of a unix socket, if it is ours to remove
         self._callers: set[CallerConnection] = set()
+        self._handshakes: set[Handshake] = set()
 
-    def __call__(self) -> CallerConnection:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
         """Make the protocol of a new connection."""
+        if self.tls is None:
+            return self._serve()
+        return Handshake(self, self.tls.context, self._serve)
+
+    def _serve(self) -> CallerConnection:
         bounds = self.limits.bounds
         return CallerConnection(
             self,
@@ -496,9 +507,7 @@ class Listener(Server):
     @property
     def url(self) -> str:
         """The address as callers write it."""
-        if self.listen.path is not None:
-            return str(self.listen)
-        return f"http://{self.listen}"
+        return self.listen.url(secure=self.tls is not None)
 
     def admit(self, caller: CallerConnection) -> bytes | None:
         """Count a connection in; return the answer instead if there is no room for it."""
@@ -513,11 +522,27 @@ class Listener(Server):
             self._callers.discard(caller)
             self.limits.give_back(caller.who)
 
+    def begin(self, handshake: Handshake) -> bool:
+        """Count a connection in that does not speak HTTP yet, if there is room."""
+        if self.limits.take(handshake.who) is not None:
+            return False
+        self._handshakes.add(handshake)
+        return True
+
+    def end(self, handshake: Handshake) -> None:
+        """Count it out."""
+        if handshake in self._handshakes:
+            self._handshakes.discard(handshake)
+            self.limits.give_back(handshake.who)
+
     def sweep(self, now: float) -> None:
         """Give up heads that do not come to an end, and callers that left long ago.
 
         `now` is the loop's time.
         """
+        for handshake in list(self._handshakes):
+            if now - handshake.since > self.limits.bounds.header_timeout:
+                handshake.abort()
         for caller in list(self._callers):
             if now - caller.head_since > self.limits.bounds.header_timeout:
                 caller.hurry()
@@ -544,7 +569,9 @@ class Listener(Server):
         for caller in list(self._callers):
             if caller.is_idle:
                 caller.force_close()
-        return not self._callers
+        for handshake in list(self._handshakes):
+            handshake.abort()
+        return not (self._callers or self._handshakes)
 
     async def close(self) -> None:
         """Close everything now."""
@@ -552,6 +579,8 @@ class Listener(Server):
         for caller in self._callers:
             if caller.busy:
                 caller.cancel()  # it breaks off: an answer that is cut short must not look whole
+        for handshake in list(self._handshakes):
+            handshake.abort()
         # To aiohttp 0 means for ever: until the caller of an idle connection hangs up.
         await self.shutdown(_AT_ONCE)
 
@@ -586,15 +615,3 @@ async def _read_rest(content: StreamReader) -> None:
                 await content.readany()
     except Exception:  # noqa: BLE001, S110 - too late, or broken framing: the connection ends
         pass
-
-
-def _peer(transport: asyncio.BaseTransport) -> str:
-    """Name the caller: its address, or the process at the other end of a unix socket."""
-    peername = transport.get_extra_info("peername")
-    if isinstance(peername, tuple):
-        return str(peername[0])
-    sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(socket, "SO_PEERCRED"):
-        return "unix"
-    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return f"unix:pid={pid},uid={uid}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, PlainValidator, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from proxy import secrets
+from proxy import identity, secrets
 from proxy.routing import Operations
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ def parse_seconds_or_none_at_all(value: Any) -> float:
     raise PydanticCustomError(
         "seconds", "is not a duration: expected a number of seconds, such as 5 or 0.5"
     )
+
+
+def parse_key(value: Any) -> secrets.Secret:
+    """Read a caller's key, which nobody may guess."""
+    secret = secrets.parse(value)
+    if secret.kind == "literal":
+        for _, wrong in identity.flaws({"": secret.reveal()}):
+            raise PydanticCustomError("key", "{wrong}", {"wrong": wrong})
+    return secret
 
 
 def parse_operations(value: Any) -> Operations:
@@ -115,6 +124,7 @@ SECRET_SCHEMA = WithJsonSchema(
 )
 
 SecretField = Annotated[secrets.Secret, PlainValidator(secrets.parse), SECRET_SCHEMA]
+KeyField = Annotated[secrets.Secret, PlainValidator(parse_key), SECRET_SCHEMA]
 OperationsField = Annotated[
     Operations,
     PlainValidator(parse_operations),
@@ -159,6 +169,18 @@ CredentialName = Annotated[
     str,
     AfterValidator(_check_credential_name),
     WithJsonSchema({"type": "string", "pattern": f"^(?!none$){_NAME}$"}),
+]
+_UID = r"uid:(0|[1-9][0-9]{0,9})"
+_CERTIFICATE = r"cert:[^\x00-\x1f\x7f]{1,255}"
+_CALLER = rf"{_NAME}|{_UID}|{_CERTIFICATE}"
+CallerName = Annotated[
+    str,
+    AfterValidator(
+        matching(
+            _CALLER, "is not a caller: expected a name of access.keys, uid:NUMBER or cert:NAME"
+        )
+    ),
+    WithJsonSchema({"type": "string", "pattern": f"^({_CALLER})$"}),
 ]
 T = TypeVar("T")
 # YAML has lists; what is kept is frozen.

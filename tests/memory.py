@@ -206,12 +206,14 @@ class Front:
         self._handler = Forwarder(
             Guard(),
             Prefixes([("/", self.route)]),
+            callers=None,
             budget=Budget(),
             clock=clock,
             observer=Observers([]),
         )
         listen = Listen("127.0.0.1", 4713)
-        self._listener = Listener(listen, self._handler, Limits(Bounds(), lambda _: None))
+        limits = Limits(Bounds(), lambda _: None)
+        self._listener = Listener(listen, self._handler, limits, None)
 
     async def open(self, factory: Callable[[], Connection], *, within: float) -> Connection:
         """Stand in for a dialer."""

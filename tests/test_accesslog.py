@@ -53,6 +53,7 @@ def test_a_line_holds_exactly_what_is_promised() -> None:
             "bytes_in": 7,
             "bytes_out": 4096,
             "caller": "127.0.0.1",
+            "identity": None,
             "attempts": 1,
         }
     ]

@@ -13,6 +13,7 @@ from proxy.config.settings import Settings
 from proxy.errors import ProxyError
 from proxy.generation import Generation
 from proxy.guard import Guard
+from proxy.identity import Keys
 
 PAGE = b"http://localhost:3000"
 
@@ -92,7 +93,9 @@ def test_a_listener_s_own_address_is_a_name_of_ours_unless_it_is_a_wildcard(
 ) -> None:
     raw = {"listen": listen, "upstream": "http://127.0.0.1:1", "credential": "none"}
     settings = Settings.model_validate({"routes": {"plain": raw}})
-    guard = getattr(Generation(settings, {}, {}), which)(settings.routes["plain"].listen)
+    guard = getattr(Generation(settings, {}, {}, Keys({}), {}), which)(
+        settings.routes["plain"].listen
+    )
     if passes:
         guard.check({"host": host})
     else:

@@ -6,14 +6,16 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from proxy import identity
 from proxy.errors import ProxyError
 from proxy.headers import RequestSorter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from proxy.caller import Caller
     from proxy.guard import Guard
+    from proxy.identity import Callers
 
 _SORTER = RequestSorter()
 # Nobody keeps a page, guesses its type, or runs what might be in it.
@@ -22,6 +24,7 @@ _SAFE = (
     b"X-Content-Type-Options: nosniff\r\n",
     b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n",
 )
+_FOR_ALL = ("/livez", "/readyz")  # probes carry no key, and are told nothing that is secret
 _AT_ONCE = ("/livez", "/quit")  # what needs no fresh figures, so waits for nobody
 
 
@@ -58,10 +61,22 @@ class Page(NamedTuple):
 
 
 class AdminPages:
-    """Serves the admin listener. `guard` changes with a reload."""
+    """Serves the admin listener. `guard`, `callers` and `served` change with a reload.
 
-    def __init__(self, instance: Instance, guard: Guard) -> None:
+    `callers` is None where nobody has to be known; of those that are known, `served` are the ones
+    to be served, None for all.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        guard: Guard,
+        callers: Callers | None,
+        served: Collection[str] | None,
+    ) -> None:
         self.guard = guard
+        self.callers = callers
+        self.served = served
         self._instance = instance
         self._pages: dict[str, dict[str, Callable[[], Page]]] = {
             "/": {"GET": self._page},
@@ -74,12 +89,16 @@ class AdminPages:
 
     async def handle(self, caller: Caller) -> None:
         """Serve a request, by the same guard as the traffic."""
+        path = caller.target.partition("?")[0]
         try:
-            self.guard.check(_SORTER.sort(caller.fields).read)
+            read = _SORTER.sort(caller.fields).read
+            self.guard.check(read)
+            if self.callers is not None and path not in _FOR_ALL:
+                key = read.get(identity.KEY_FIELD)
+                identity.serve(self.callers.identify(key, caller.connection.proven), self.served)
         except ProxyError as error:
             self.reject(caller, error)
             return
-        path = caller.target.partition("?")[0]
         methods = self._pages.get(path)
         if methods is None:
             self.reject(caller, ProxyError("no_route", "There is no such admin page."))
@@ -100,7 +119,8 @@ class AdminPages:
     def reject(self, caller: Caller, error: ProxyError) -> None:
         """Answer a request that is not served."""
         caller.keep_alive = False
-        caller.answer_error(error, (), route="admin", request_id="")
+        lines = [identity.CHALLENGE] if error.code == "caller_unknown" else ()
+        caller.answer_error(error, lines, route="admin", request_id="")
 
     def _readyz(self) -> Page:
         troubles = self._instance.troubles()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from proxy.addresses import is_proxy_url
-from proxy.config import document
+from proxy.config import access, document
 from proxy.config.checks import check
 from proxy.config.notes import notes
 from proxy.config.problem import ConfigError, Problem
@@ -72,3 +72,5 @@ def _unresolved(settings: Settings) -> Iterator[Problem]:
         if path[-1] == "via" and not is_proxy_url(value):
             message = "is not a proxy's URL: expected http://[USER:PASSWORD@]HOST:PORT"
             yield settings.places.at_value(path, message)
+    for key, wrong in access.key_flaws(settings, access.found):
+        yield settings.places.at_value(key, wrong)

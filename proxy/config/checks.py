@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from proxy.config import access
 from proxy.config.problem import spell
 from proxy.config.salvage import known
 from proxy.config.translate import unknown
@@ -33,6 +34,7 @@ def check(settings: Settings, names: Collection[str], places: Places) -> list[Pr
         *shared_prefixes(settings, places),
         *differing_modes(settings, places),
         *admin_clashes(settings, places),
+        *access.check(settings, places),
     ]
 
 

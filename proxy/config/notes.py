@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.guard import is_loopback
+from proxy import tls
+from proxy.config import access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from proxy.addresses import Listen
     from proxy.config.problem import KeyPath, Problem
     from proxy.config.settings import Settings
-    from proxy.model import Tls
+    from proxy.model import ListenerTls, Model, Tls
 
 
 def notes(settings: Settings) -> list[Problem]:
@@ -38,14 +38,34 @@ def _missing_secrets(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     for path, secret in settings.secrets():
         if missing := secret.missing():
             yield path, missing
+    yield from access.key_flaws(settings, access.found)
 
 
 def _missing_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
-    for path, tls in _tls(settings):
-        for field in ("ca", "cert", "key"):
-            name = getattr(tls, field)
-            if name is not None and not Path(name).is_file():
-                yield (*path, field), "names a file that is not there"
+    for path, upstream in _tls(settings):
+        yield from _not_there(path, upstream, ("ca", "cert", "key"))
+    for at, listener in settings.listeners.items():
+        if listener.tls is not None:
+            yield from _unusable(("listeners", at, "tls"), listener.tls)
+
+
+def _unusable(path: KeyPath, settings: ListenerTls) -> Iterator[tuple[KeyPath, str]]:
+    missing = list(_not_there(path, settings, ("cert", "key", "client_ca")))
+    yield from missing
+    if not missing:
+        try:
+            tls.listener_context(settings)
+        except tls.TlsError as error:
+            yield path, f"will not do: {error}"
+
+
+def _not_there(
+    path: KeyPath, settings: Model, fields: Iterable[str]
+) -> Iterator[tuple[KeyPath, str]]:
+    for field in fields:
+        name = getattr(settings, field)
+        if name is not None and not Path(name).is_file():
+            yield (*path, field), "names a file that is not there"
 
 
 def _shared_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
@@ -79,16 +99,13 @@ def _tls(settings: Settings) -> Iterator[tuple[KeyPath, Tls]]:
 
 
 def _open_listeners(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
-    for path, listen in _listeners(settings):
-        if listen.path is None and not is_loopback(listen.host):
+    for path, listen in access.reachable(settings):
+        if access.asks_for_certificates(settings, listen):
+            continue
+        if not settings.access.keys:
             yield path, "is open to other machines, and whoever reaches it has your credentials"
-
-
-def _listeners(settings: Settings) -> Iterator[tuple[KeyPath, Listen]]:
-    for name, route in settings.routes.items():
-        yield ("routes", name, "listen"), route.listen
-    if settings.admin.listen:
-        yield ("admin", "listen"), settings.admin.listen
+        elif settings.listener(listen).tls is None:
+            yield path, "takes keys over the network as plain text: 'listeners' can give it TLS"
 
 
 def _unused_credentials(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

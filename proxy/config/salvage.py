@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
-from proxy.config.settings import Admin, Route, Settings
+from proxy.addresses import parse_listen
+from proxy.config.settings import Access, Admin, Listener, Route, Settings
 from proxy.config.translate import KINDS
 
 if TYPE_CHECKING:
@@ -20,7 +22,13 @@ def salvage(data: dict[str, Any]) -> Settings:
     return Settings.model_construct(
         routes={name: _partial(Route, raw) for name, raw in routes},
         credentials={name: _partial(kind, raw) for name, (kind, raw) in kinds.items() if kind},
+        listeners={
+            at: _partial(Listener, raw)
+            for at, raw in _mapping(data.get("listeners")).items()
+            if _is_address(at)
+        },
         admin=_partial(Admin, data.get("admin")),
+        access=_partial(Access, data.get("access")),
     )
 
 
@@ -44,6 +52,14 @@ def _partial(model: type[Model], raw: Any) -> Any:
         except ValidationError:
             built.__dict__.pop(name, None)
     return built
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_listen(text)
+    except PydanticCustomError:
+        return False
+    return True
 
 
 def _kind(raw: Any) -> type[Any] | None:

@@ -6,6 +6,8 @@ from pydantic import Field, PrivateAttr
 
 from proxy.addresses import (
     HostField,
+    Listen,
+    ListenerAddress,
     ListenField,
     OriginField,
     ViaField,
@@ -14,10 +16,12 @@ from proxy.addresses import (
 )
 from proxy.config.problem import Places
 from proxy.credentials import AnySettings
-from proxy.model import Model, Tls
+from proxy.model import ListenerTls, Model, Tls
 from proxy.values import (
+    CallerName,
     CredentialName,
     Items,
+    KeyField,
     Name,
     OperationsField,
     PrefixField,
@@ -37,6 +41,10 @@ class Timeout(Model):
     total: Seconds | None = Field(default=None, description="The whole exchange; null: no limit")
 
 
+ServedField = Annotated[Items[CallerName], Field(min_length=1)] | None
+_LARGEST_UID = 2**32 - 2  # the one above stands for no user
+
+
 class Route(Model):
     """One way through the proxy: where callers arrive, where requests go, with what."""
 
@@ -51,6 +59,9 @@ class Route(Model):
     credential: str = Field(description="a name under `credentials`, or `none`")
     allow: Items[OperationsField] | None = Field(
         default=None, description="The only calls that pass, after strip_prefix; null: all"
+    )
+    callers: ServedField = Field(
+        default=None, description="The only callers that it serves; null: all that are known"
     )
     timeout: Timeout = Field(default=Timeout(), description="How long to wait, in seconds")
     max_body: SizeField | None = Field(
@@ -77,6 +88,9 @@ class Admin(Model):
     listen: ListenField | None = Field(
         default=parse_listen("127.0.0.1:8190"), description="Its address; null turns it off"
     )
+    callers: ServedField = Field(
+        default=None, description="The only callers that it serves; null: all that are known"
+    )
 
 
 class Access(Model):
@@ -87,6 +101,15 @@ class Access(Model):
     )
     origins: Items[WebOriginField] = Field(
         default=(), description="Web origins that may call from a browser"
+    )
+    keys: dict[Name, KeyField] = Field(
+        default={}, description="Keys of callers, by the callers' names: sent in X-Ekeko-Key"
+    )
+    uids: Items[Annotated[int, Field(ge=0, le=_LARGEST_UID)]] = Field(
+        default=(), description="The users whose processes may call on unix sockets, by number"
+    )
+    unauthenticated: bool = Field(
+        default=False, description="Whether listeners may be open to callers that nobody knows"
     )
 
 
@@ -124,6 +147,12 @@ class Limits(Model):
     )
 
 
+class Listener(Model):
+    """How a listener accepts."""
+
+    tls: ListenerTls | None = Field(default=None, description="TLS towards callers; null: none")
+
+
 class Settings(Model):
     """A whole configuration."""
 
@@ -132,6 +161,9 @@ class Settings(Model):
         default={}, description="The vendor credentials that routes attach, by name"
     )
     admin: Admin = Field(default=Admin(), description="Health, metrics and the status page")
+    listeners: dict[ListenerAddress, Listener] = Field(
+        default={}, description="How listeners accept, by the address that a `listen` gives them"
+    )
     access: Access = Field(default=Access(), description="Who may call")
     log: Log = Field(default=Log(), description="What is written to stdout")
     limits: Limits = Field(default=Limits(), description="Bounds on what callers may hold")
@@ -145,6 +177,11 @@ class Settings(Model):
     def share(self, total: int) -> int:
         """Return each worker's share of what all of them may hold."""
         return -(-total // self.workers)
+
+    def listener(self, listen: Listen) -> Listener:
+        """Tell how the listener at an address accepts."""
+        found = (each for at, each in self.listeners.items() if parse_listen(at) == listen)
+        return next(found, Listener())
 
     @property
     def places(self) -> Places:

@@ -30,7 +30,7 @@ class Door:
         self._file = None if listen.path is None else Path(listen.path)
         if listen.path is None:
             listen = listen._replace(port=self._sock.getsockname()[1])
-        self.url = str(listen) if listen.path is not None else f"http://{listen}"
+        self.listen = listen
 
     def for_a_worker(self) -> socket.socket:
         """Return a socket for a worker to accept from, to be closed once it has been sent."""

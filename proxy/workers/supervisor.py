@@ -133,7 +133,12 @@ class Supervisor:
         """Tell where each route and the admin pages are to be reached."""
         routes = self.current.settings.routes.items()
         return {
-            "listeners": {n: self._doors[place(n, route.listen)].url for n, route in routes},
+            "listeners": {
+                name: self._doors[place(name, route.listen)].listen.url(
+                    secure=route.listen in self.current.tls
+                )
+                for name, route in routes
+            },
             "admin": self._console.url,
         }
 
@@ -229,11 +234,12 @@ class Supervisor:
         self._tools.tokens.tick()
 
     async def _look_at_secrets(self) -> None:
-        """Look whether a secret's file has changed, for all."""
+        """Look whether a secret's file has changed, for all; certificates for the admin pages."""
         async with self._changing:
+            await self.current.refresh_certificates()
             changed = await self._secret_files.changed(self.current.settings)
             if changed:
-                self.current.rekey({path[1] for path in changed})
+                self.current.rekey(changed)
                 self._crew.tell("secrets", {"values": list(changed.items())})
 
 

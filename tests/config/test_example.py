@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from proxy import config
-from proxy.config.settings import Route, Timeout
+from proxy.config.settings import Listener, Route, Timeout
 from proxy.credentials.bearer import BearerSettings
 from proxy.credentials.eka import EkaSettings, Workspace
 from proxy.credentials.eko import EkoSettings, HashRule, HeaderField
-from proxy.model import Model, Tls
+from proxy.model import ListenerTls, Model, Tls
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -43,7 +43,9 @@ def test_it_shows_every_key_with_its_default(settings: config.Settings) -> None:
                 assert getattr(model, name) == field.default, f"{type(model).__name__}.{name}"
 
 
-@pytest.mark.parametrize("model", [BearerSettings, Workspace, HashRule, HeaderField])
+@pytest.mark.parametrize(
+    "model", [BearerSettings, Workspace, HashRule, HeaderField, Listener, ListenerTls]
+)
 def test_what_it_cannot_show_live_stands_in_comments(model: type[Model]) -> None:
     for name in model.model_fields:
         assert re.search(rf"^ *#[ -]*{name}: ", TEXT, re.MULTILINE), name
@@ -55,6 +57,7 @@ def test_no_model_is_left_out(settings: config.Settings) -> None:
 
     known = {type(model) for model in shown(settings)} | {Route, Timeout, Tls}
     known |= {BearerSettings, Workspace, HashRule, HeaderField, EkaSettings, EkoSettings}
+    known |= {Listener, ListenerTls}
     assert {m for m in below(Model) if m.model_fields} - known - set(
         Model.__subclasses__()
     ) == set()
@@ -62,10 +65,12 @@ def test_no_model_is_left_out(settings: config.Settings) -> None:
 
 
 def test_what_it_comments_out_is_valid_too(tmp_path: Path) -> None:
-    text = TEXT.replace("workspaces: {}", "workspaces:").replace("    request_hash: null", "    #")
+    text = TEXT.replace("    request_hash: null", "    #")
+    for name in ("workspaces", "listeners", "keys"):
+        text = text.replace(f"{name}: {{}}", f"{name}:")
     path = tmp_path / "c.yaml"
     path.write_text(
-        re.sub(r"^( +)# ( *(?:- |[a-z_-]+:(?: |$)))", r"\1\2", text, flags=re.MULTILINE)
+        re.sub(r"^( +)# ( *(?:- |[a-z_-]+:(?: |$)|\"127))", r"\1\2", text, flags=re.MULTILINE)
     )
     settings = config.load(path)
     assert isinstance(settings.credentials["eka-static"], BearerSettings)
@@ -78,6 +83,8 @@ def test_what_it_comments_out_is_valid_too(tmp_path: Path) -> None:
         "POST /**/billpayments/paybill",
         "POST /**/aeps",
     ]
+    assert settings.listener(settings.routes["eka"].listen).tls is not None
+    assert list(settings.access.keys) == ["billing-app"]
 
 
 @pytest.fixture
@@ -123,7 +130,8 @@ def test_the_schema_writes_defaults_as_people_do() -> None:
     parts = schema["$defs"]
     assert parts["Admin"]["properties"]["listen"]["default"] == "127.0.0.1:8190"
     assert parts["EkaSettings"]["properties"]["login_url"]["default"] == "https://api.eka.care"
-    assert schema["properties"]["access"]["default"] == {"hosts": [], "origins": []}
+    access = {"hosts": [], "origins": [], "keys": {}, "uids": [], "unauthenticated": False}
+    assert schema["properties"]["access"]["default"] == access
     assert json.loads(json.dumps(schema)) == schema
 
 

@@ -34,6 +34,7 @@ credentials:
     tls: {ca: c.yaml}
   idle: {kind: bearer, token: {env: CANARY_TOKEN}}
 admin: {listen: "[::]:8190"}
+access: {unauthenticated: true}
 """
 
 

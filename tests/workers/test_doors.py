@@ -32,7 +32,7 @@ def listening(door: Door) -> socket.socket:
 
 
 def port_of(door: Door) -> int:
-    return int(door.url.rpartition(":")[2])
+    return int(door.listen.url(secure=False).rpartition(":")[2])
 
 
 def connections(sock: socket.socket) -> int:
@@ -71,7 +71,7 @@ def test_a_socket_that_is_gone_gets_nothing_and_another_may_take_its_place(door:
 
 def test_an_address_that_other_workers_share_is_in_use(door: Door) -> None:
     """Joining them is what SO_REUSEPORT would do, and nobody would notice."""
-    host = "::1" if "[" in door.url else "127.0.0.1"
+    host = "::1" if "[" in door.listen.url(secure=False) else "127.0.0.1"
     taken = Listen(host, port_of(door))
     with listening(door), pytest.raises(OSError, match="in use"):
         Door(taken, 0o600)
@@ -80,7 +80,7 @@ def test_an_address_that_other_workers_share_is_in_use(door: Door) -> None:
 def test_a_unix_socket_is_one_for_all(tmp_path: Path) -> None:
     path = tmp_path / "s"
     door = Door(Listen("", 0, str(path)), 0o640)
-    assert door.url == f"unix:{path}"
+    assert door.listen.url(secure=False) == f"unix:{path}"
     assert path.stat().st_mode & 0o777 == 0o640
     first, second = listening(door), listening(door)
     for _ in range(10):
