@@ -90,11 +90,12 @@ def flaws(
     if digests is None:
         digests = {name: _digest(value.encode()) for name, value in values.items()}
     for name, value in values.items():
-        twin = next((other for other, digest in digests.items() if digest == digests[name]), name)
+        own = digests[name]
+        twins = [other for other, digest in digests.items() if digest == own and other != name]
         if len(value) < KEY_AT_LEAST:
             yield name, f"is too short: expected {KEY_AT_LEAST} characters or more"
-        elif twin != name:
-            yield name, f"is the same key as '{twin}': expected one of its own"
+        elif twins:
+            yield name, f"is the same key as '{twins[0]}': expected one of its own"
 
 
 def _digest(key: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -11,10 +12,13 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from proxy.sandbox import StandIns
+from tests import certificates
 from tests.support import ManualClock, Running, proxy_in_front
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tests.certificates import Authority
 
 _skipped: list[str] = []
 
@@ -55,6 +59,18 @@ def no_blocking_calls() -> Iterator[None]:
         blockbuster.functions["os.unlink"].can_block_in("proxy/server.py", "stop_accepting")
         blockbuster.functions["os.unlink"].can_block_in("proxy/workers/doors.py", "close")
         yield
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificates, is not installed")
+    return certificates.found_in(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def pair(authority: Authority) -> tuple[str, str]:
+    return authority.issue("localhost", "DNS:localhost")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from proxy.clock import SystemClock
 from proxy.config.settings import Settings
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from proxy.clock import Clock
@@ -393,13 +394,16 @@ def request(
 
 
 @asynccontextmanager
-async def raw_client(url: str) -> AsyncIterator[RawClient]:
-    """Connect to a listener: `http://HOST:PORT` or `unix:PATH`."""
+async def raw_client(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawClient]:
+    """Connect to a listener: `http[s]://HOST:PORT` or `unix:PATH`."""
     if url.startswith("unix:"):
         streams = await asyncio.open_unix_connection(url.removeprefix("unix:"))
     else:
         parts = urlsplit(url)
-        streams = await asyncio.open_connection(parts.hostname, parts.port)
+        name = None if tls is None else "localhost"
+        streams = await asyncio.open_connection(
+            parts.hostname, parts.port, ssl=tls, server_hostname=name
+        )
     client = RawClient(*streams)
     try:
         yield client
@@ -413,9 +417,11 @@ async def ask(
     target: str,
     fields: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> Message:
     """Send one request on a connection of its own."""
-    async with raw_client(url) as client:
+    async with raw_client(url, tls) as client:
         return await client.ask(method, target, fields, body)
 
 

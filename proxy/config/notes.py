@@ -44,9 +44,8 @@ def _missing_secrets(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
 def _missing_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     for path, upstream in _tls(settings):
         yield from _not_there(path, upstream, ("ca", "cert", "key"))
-    for at, listener in settings.listeners.items():
-        if listener.tls is not None:
-            yield from _unusable(("listeners", at, "tls"), listener.tls)
+    for path, own in _listener_tls(settings):
+        yield from _unusable(path, own)
 
 
 def _unusable(path: KeyPath, settings: ListenerTls) -> Iterator[tuple[KeyPath, str]]:
@@ -77,8 +76,9 @@ def _shared_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         file = settings.places.file if secret.kind == "literal" else secret.source
         if secret.kind != "env" and _is_shared(file):
             yield path, "is in a file that other users may read: expected mode 0600"
-    for at, tls in _tls(settings):
-        if tls.key is not None and _is_shared(tls.key):
+    pairs: list[tuple[KeyPath, Tls | ListenerTls]] = [*_tls(settings), *_listener_tls(settings)]
+    for at, pair in pairs:
+        if pair.key is not None and _is_shared(pair.key):
             yield (*at, "key"), "is a file that other users may read: expected mode 0600"
 
 
@@ -96,6 +96,12 @@ def _tls(settings: Settings) -> Iterator[tuple[KeyPath, Tls]]:
     for name, credential in settings.credentials.items():
         if tls := getattr(credential, "tls", None):
             yield ("credentials", name, "tls"), tls
+
+
+def _listener_tls(settings: Settings) -> Iterator[tuple[KeyPath, ListenerTls]]:
+    for at, listener in settings.listeners.items():
+        if listener.tls is not None:
+            yield ("listeners", at, "tls"), listener.tls
 
 
 def _open_listeners(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

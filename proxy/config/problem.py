@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KeyPath = tuple[str | int, ...]
 _LOOKS_LIKE_A_KEY = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
-    r"|(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"  # a listener's address
+    r"|(?:[0-9.]{7,15}|\[[0-9A-Fa-f:.]+\]|localhost):[0-9]{1,5}"  # a listener's address
     r"|unix:/[A-Za-z0-9_./-]{1,106}"
 )
 

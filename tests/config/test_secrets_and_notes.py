@@ -93,6 +93,37 @@ def test_what_somebody_else_mounts_is_not_noted(
     assert config.notes(settings) == []
 
 
+PLAIN = "takes keys over the network as plain text: 'listeners' can give it TLS"
+UNUSABLE = "the certificate c.yaml with the key c.yaml cannot be used (SSLError)"
+ACCESS_TEXT = """\
+routes:
+  a: {listen: 0.0.0.0:1, upstream: https://m.example, credential: none}
+  b: {listen: 0.0.0.0:2, upstream: https://m.example, credential: none}
+  c: {listen: 0.0.0.0:3, upstream: https://m.example, credential: none}
+access:
+  keys: {a: {file: secret.txt}, b: {env: CANARY_TOKEN}}
+listeners:
+  0.0.0.0:2: {tls: {cert: c.yaml, key: c.yaml}}
+  0.0.0.0:3: {tls: {cert: none.pem, key: c.yaml, client_ca: none.ca}}
+"""
+
+
+def test_notes_tell_what_may_not_work_for_callers(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY_TOKEN", "canary")
+    settings = load(ACCESS_TEXT)
+    (tmp_path / "c.yaml").chmod(0o600)
+    assert [str(note).removeprefix("c.yaml:") for note in config.notes(settings)] == [
+        f"2:15: routes.a.listen: {PLAIN}",
+        f"6:13: access.keys.a: {GONE}",
+        "6:36: access.keys.b: is too short: expected 16 characters or more",
+        f"8:20: listeners.0.0.0.0:2.tls: will not do: {UNUSABLE}",
+        "9:27: listeners.0.0.0.0:3.tls.cert: names a file that is not there",
+        "9:61: listeners.0.0.0.0:3.tls.client_ca: names a file that is not there",
+    ]
+
+
 def test_a_quiet_configuration_has_no_notes(load: Load) -> None:
     text = """\
     routes:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.certificates import Authority
     from tests.support import UpstreamWire
-    from tests.upstream.conftest import Authority
 
 
 class Silent(asyncio.Protocol):

@@ -19,7 +19,7 @@ from tests.support import ask, plain_proxy, raw_client, request, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.upstream.conftest import Authority
+    from tests.certificates import Authority
 
 MIB = 1024 * 1024
 UNANNOUNCED = b"HTTP/1.1 200 OK\r\n\r\nto the end"

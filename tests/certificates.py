@@ -1,12 +1,9 @@
-"""Certificates for tests of the upstream leg."""
+"""Certificates for tests of either leg, made by openssl."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
-
-import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +15,16 @@ class Authority(NamedTuple):
     folder: Path
     ca: str
 
-    def issue(self, name: str, san: str) -> tuple[str, str]:
-        """Make a certificate and its key."""
+    def issue(self, name: str, san: str | None = None, *, days: int = 2) -> tuple[str, str]:
+        """Make a certificate, of this common name, and its key."""
         cert, key, request, ext = (
             str(self.folder / f"{name}.{kind}") for kind in ("pem", "key", "csr", "ext")
         )
-        (self.folder / f"{name}.ext").write_text(f"subjectAltName={san}\n")
+        (self.folder / f"{name}.ext").write_text(f"subjectAltName={san}\n" if san else "")
         _openssl("req", "-new", *_NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", f"{self.ca}.key"),
-            *("-CAcreateserial", "-days", "2", "-extfile", ext, "-out", cert),
+            *("-CAcreateserial", "-days", str(days), "-extfile", ext, "-out", cert),
         )
         return cert, key
 
@@ -39,11 +36,8 @@ def _openssl(*args: str) -> None:
     subprocess.run(["openssl", *args], check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificates, is not installed")
-    folder = tmp_path_factory.mktemp("ca")
+def found_in(folder: Path) -> Authority:
+    """Make an authority whose files are in a folder."""
     ca = str(folder / "ca.pem")
     extensions = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     _openssl(
@@ -51,8 +45,3 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
         *("-subj", "/CN=Test CA", *extensions),
     )
     return Authority(folder, ca)
-
-
-@pytest.fixture(scope="module")
-def pair(authority: Authority) -> tuple[str, str]:
-    return authority.issue("localhost", "DNS:localhost")
