@@ -11,6 +11,8 @@ from proxy.errors import _STATUS, _TITLE, INQUIRE, ProxyError, bad_request, prob
 # The public table: code, status.
 TABLE = {
     "bad_request": 400,
+    "caller_unknown": 401,
+    "caller_not_allowed": 403,
     "host_not_allowed": 421,
     "origin_not_allowed": 403,
     "not_allowed": 403,
