@@ -4,8 +4,8 @@
 #
 # A container has a loopback of its own. Either the app shares it (a sidecar: see deploy/), and the
 # configuration stays as it is; or ports are published as above, and then the routes listen on
-# 0.0.0.0, and `access.hosts` has every name but localhost that callers use. Publish no port to
-# other machines: whoever reaches a route acts with its credential.
+# 0.0.0.0, which takes `access.keys` (or a `client_ca` under `listeners`, or `access.unauthenticated:
+# true`), and `access.hosts` has every name but localhost that callers use.
 ARG BASE=python:3.13.7-slim-bookworm
 
 FROM ${BASE} AS build

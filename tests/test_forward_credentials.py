@@ -255,6 +255,7 @@ async def test_the_access_log_holds_no_secret_and_nobodys_number(front: Running)
         "bytes_in",
         "bytes_out",
         "caller",
+        "identity",
         "attempts",
     }
     assert (line["route"], line["status"], line["caller"]) == ("eka", 200, "127.0.0.1")
