@@ -39,6 +39,7 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
         self._established = False
         self._failure: OSError | None = None
         self._announced = False  # the peer has said that nothing more comes
+        self._is_deaf = False  # we have, and hear no more
 
     # What comes of the handshake.
 
@@ -83,6 +84,24 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
         self._flush()
         self._tcp.close()
 
+    def is_closing(self) -> bool:
+        """Tell whether this is closed, or about to be."""
+        return self._tcp is None or self._failure is not None or self._tcp.is_closing()
+
+    def can_write_eof(self) -> bool:
+        """Tell that `write_eof` may be called."""
+        return True
+
+    def write_eof(self) -> None:
+        """Announce the end, and drop what still comes: the peer may be sending."""
+        if self._tcp is None or self._failure is not None:
+            return
+        self._is_deaf = True
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+        self._tcp.write_eof()
+
     def abort(self) -> None:
         """Close at once."""
         if self._tcp is not None:
@@ -103,6 +122,8 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decrypt, and pass on."""
+        if self._is_deaf:
+            return
         self._incoming.write(data)
         if not self._established:
             self._shake_hands()

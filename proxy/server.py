@@ -542,6 +542,7 @@ class Listener(Server):
         """
         for handshake in list(self._handshakes):
             if now - handshake.since > self.limits.bounds.header_timeout:
+                self.limits.note_unlogged("header_timeout")
                 handshake.abort()
         for caller in list(self._callers):
             if now - caller.head_since > self.limits.bounds.header_timeout:

@@ -246,7 +246,7 @@ async def test_a_plain_request_is_not_heard_and_stops_nothing(
     assert "Traceback" not in caplog.text
     own = [each for each in caplog.records if each.name.startswith("proxy")]
     assert {(each.levelname, each.exc_info) for each in own} == {("DEBUG", None)}
-    assert listener(mutual)._room.taken <= 1
+    assert listener(mutual).limits.taken <= 1
 
 
 async def test_a_handshake_that_does_not_come_to_its_end_costs_the_connection(
@@ -265,8 +265,9 @@ async def test_a_handshake_that_does_not_come_to_its_end_costs_the_connection(
         listener(proxy).sweep(now + 15)
         assert listener(proxy)._handshakes
         listener(proxy).sweep(now + 25)
+        assert proxy.app._metrics.limits["header_timeout"] == 1
         assert await stalled.rest() == b""
-        await until(lambda: not listener(proxy)._room.taken)
+        await until(lambda: not listener(proxy).limits.taken)
         assert (await ask(proxy.plain, "GET", "/", tls=trusting(authority, app))).status == 200
 
 
@@ -275,9 +276,9 @@ async def test_a_connection_takes_one_place_before_and_after_its_handshake(
 ) -> None:
     async with raw_client(mutual.plain, trusting(authority, app)) as client:
         assert (await client.ask("GET", "/")).status == 200
-        assert listener(mutual)._room.taken == 1
+        assert listener(mutual).limits.taken == 1
         assert not listener(mutual)._handshakes
-    await until(lambda: not listener(mutual)._room.taken)
+    await until(lambda: not listener(mutual).limits.taken)
 
 
 async def test_a_drain_waits_for_no_handshake(
@@ -291,6 +292,20 @@ async def test_a_drain_waits_for_no_handshake(
         proxy.app.stop()
         await proxy.app.run()
         assert await stalled.rest() == b""
+
+
+@BOTH
+async def test_a_caller_that_is_refused_while_it_sends_sees_why(
+    mutual: Proxy, authority: Authority, app: tuple[str, str], version: ssl.TLSVersion
+) -> None:
+    async with raw_client(mutual.plain, trusting(authority, app, version)) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Header: x\r\n\r\n")
+        for _ in range(20):
+            client.writer.write(bytes(64 * 1024))
+            await asyncio.sleep(0)
+        got = await client.answer()
+        assert (got.status, got.get("X-Ekeko-Error")) == (400, "bad_request")
+    await until(lambda: not listener(mutual).limits.taken)
 
 
 async def test_a_large_body_passes_both_ways_and_a_caller_that_leaves_is_noticed(
