@@ -10,10 +10,12 @@ import queue
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ _DESCRIPTORS_TO_SPARE = 64
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
+def run(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end on uvloop, or the standard loop where that is not installed."""
     try:
         import uvloop  # noqa: PLC0415 - optional

@@ -162,6 +162,12 @@ def test_it_runs_as_nobody_and_can_change_nothing(container: str) -> None:
     assert buildah("run", container, "--", "sh", "-c", script, check=False).stdout == f"{USER}\n"
 
 
+def test_the_self_test_holds_there(container: str) -> None:
+    done = buildah("run", container, "--", "ekeko", "selftest", check=False)
+    assert done.stdout.endswith(" held, 0 gave way, 0 not tried\n"), done.stdout + done.stderr
+    assert done.returncode == 0
+
+
 def test_no_tool_of_the_build_is_left(container: str) -> None:
     script = "command -v cc gcc ld; ls -d /src /tmp/tools /root/.cache; ls /opt/ekeko/bin"
     left = buildah("run", container, "--", "sh", "-c", script, check=False).stdout.split()

@@ -24,6 +24,7 @@ COMMANDS = {
     "sandbox": "try the proxy without credentials, in front of stand-ins of Eka and Eko",
     "check": "report every mistake in the configuration",
     "headers": "print the header fields that the proxy would attach",
+    "selftest": "attack this very program in the sandbox, and show what held",
     "schema": "print the JSON Schema of the configuration",
     "version": "print the version",
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 KeyPath = tuple[str | int, ...]
+_LOOKS_LIKE_A_SECRET = re.compile(r"(?=.*[0-9])[A-Za-z0-9_.-]{24,}")
 _LOOKS_LIKE_A_KEY = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
     r"|(?:[0-9.]{7,15}|\[[0-9A-Fa-f:.]+\]|localhost):[0-9]{1,5}"  # a listener's address
@@ -100,4 +101,6 @@ def spell(path: KeyPath) -> str:
 
 
 def _shown(key: str) -> str:
-    return key if _LOOKS_LIKE_A_KEY.fullmatch(key) else "?"
+    """Show a key, unless it may be a secret that stands in a key's place."""
+    is_key = _LOOKS_LIKE_A_KEY.fullmatch(key) and not _LOOKS_LIKE_A_SECRET.fullmatch(key)
+    return key if is_key else "?"
