@@ -65,7 +65,7 @@ class Keys:
         """Take new values of keys; return what is wrong with those that were not taken."""
         fresh = {name: _digest(value.encode()) for name, value in values.items()}
         wrong = dict(flaws(values, {**self._digests, **fresh}))
-        self._digests.update((name, fresh[name]) for name in fresh.keys() - wrong.keys())
+        self._digests.update((name, fresh[name]) for name in fresh if name not in wrong)
         return wrong
 
     def find(self, given: bytes) -> str | None:

@@ -39,7 +39,6 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
         self._established = False
         self._failure: OSError | None = None
         self._announced = False  # the peer has said that nothing more comes
-        self._is_deaf = False  # we have, and hear no more
 
     # What comes of the handshake.
 
@@ -93,10 +92,9 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
         return True
 
     def write_eof(self) -> None:
-        """Announce the end, and drop what still comes: the peer may be sending."""
+        """Announce the end, and go on to hear the peer, which may be sending."""
         if self._tcp is None or self._failure is not None:
             return
-        self._is_deaf = True
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         self._flush()
@@ -122,8 +120,6 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decrypt, and pass on."""
-        if self._is_deaf:
-            return
         self._incoming.write(data)
         if not self._established:
             self._shake_hands()

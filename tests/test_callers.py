@@ -375,18 +375,22 @@ async def test_a_key_that_changes_in_its_file_is_used_without_a_restart(
         assert "canary" not in caplog.text
 
 
-async def test_a_credential_of_the_same_name_is_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_rotated_key_is_no_credentials(
+    upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "key"
     await write(file, KEY)
-    change: dict[str, Any] = {"access": {"keys": {"eka": {"file": str(file)}}}}
-    async with StandIns() as stand_ins, proxy_in_front(stand_ins, change) as front:
+    change: dict[str, Any] = {
+        "routes": {"plain": {"credential": "keys"}},
+        "credentials": {"keys": {"kind": "bearer", "token": "t", "origins": [upstream.url]}},
+        "access": {"keys": {"billing": {"file": str(file)}}},
+    }
+    async with plain_proxy(upstream.url, change) as proxy:
         rekeyed: list[object] = []
-        monkeypatch.setattr(type(front.route("eka").credential), "rekey", rekeyed.append)
+        monkeypatch.setattr(type(proxy.route("plain").credential), "rekey", rekeyed.append)
         await write(file, OTHER)
-        await front.app._look_at_files()
-        assert (await ask(front.eka, "GET", "/x", [("X-Ekeko-Key", OTHER)])).status == 200
+        await proxy.app._look_at_files()
+        assert (await ask(proxy.plain, "GET", "/", [("X-Ekeko-Key", OTHER)])).status == 200
         assert rekeyed == []
 
 
