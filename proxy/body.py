@@ -231,7 +231,7 @@ def read_framing(
 async def _read(content: StreamReader) -> bytes:
     try:
         return await content.readany()
-    except ConnectionError:
+    except (ConnectionError, ProxyError):
         raise
     except Exception:  # noqa: BLE001 - aiohttp sets several kinds; all mean broken framing
         raise bad_request("The request body's chunked framing is broken.") from None

@@ -7,7 +7,7 @@ Facts this rests on:
 - Upstream frameworks fold names: CGI and WSGI read `Developer_Key` and `developer-key` as one,
   PHP folds dots too. A field that the proxy owns is therefore recognised by its folded name.
 - Some frameworks let a field say which method or path is meant. What is judged would not be what
-  is done, so a request that has one is refused.
+  is done, so a request that has one is refused where either is judged.
 - A name's fate never depends on its value, and programs use few names: the fate is looked up by
   the bytes as they stand, and worked out once for each spelling.
 """
@@ -43,7 +43,7 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
-_FRAMING: Final = frozenset({"content-length", "host"})
+# Rails, Symfony, Express and others; IIS, Symfony and Laminas.
 _OVERRIDES: Final = frozenset(
     {
         "x-http-method",
@@ -53,6 +53,7 @@ _OVERRIDES: Final = frozenset(
         "x-rewrite-url",
     }
 )
+_FRAMING: Final = frozenset({"content-length", "host"})
 _READ_ALONE: Final = frozenset(
     {"connection", "expect", "host", "transfer-encoding", "upgrade", "x-request-id"}
 )
@@ -137,20 +138,27 @@ class RequestSorter(_Sorter):
 
     `owned` are the names that the route's credential sets, or that must never pass: removed in
     any spelling. `consumed`, and a caller's key, are read under their folded name and removed.
+    `is_judged` tells that method and path matter on this route: for `allow`, or for what a
+    credential attaches.
     """
 
-    def __init__(self, owned: Iterable[str] = (), consumed: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        owned: Iterable[str] = (),
+        consumed: Iterable[str] = (),
+        *,
+        is_judged: bool = False,
+    ) -> None:
         super().__init__()
+        self._is_judged = is_judged
         self._owned = frozenset(map(fold, owned))
         self._consumed = frozenset(map(fold, consumed))
 
     def fate(self, name: str) -> bool | tuple[str, bool]:
-        """See `_Sorter.fate`."""
+        """See `_Sorter.fate`. ProxyError `bad_request` for another method or path than judged."""
         lower, folded = name.lower(), fold(name)
-        if folded in _OVERRIDES:
-            raise bad_request(
-                f"The header field {folded} asks for another method or path than the one judged."
-            )
+        if self._is_judged and folded in _OVERRIDES:
+            raise bad_request(f"The header field {folded} could make another request of this one.")
         if folded in self._consumed or folded == KEY_FIELD:
             return (folded, False)
         if lower in _READ_ALONE:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from proxy.errors import bad_request
 from proxy.headers import RequestSorter
 from proxy.target import Target
+from proxy.values import NO_CREDENTIAL
 from proxy.vendors.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ class Route:
         self.scrub = scrub
         self.max_in_flight = math.inf if max_in_flight is None else max_in_flight
         self.callers = callers  # those that it serves; None for all that may use its listener
-        self.sorter = RequestSorter(credential.owned, credential.consumed)
+        self.sorter = RequestSorter(
+            credential.owned,
+            credential.consumed,
+            is_judged=allow is not None or credential.kind != NO_CREDENTIAL,
+        )
         self.base_path = upstream.base_path
         self.host_line = b"Host: %b\r\n" % upstream.authority.encode()
         self.exchanges: set[InFlight] = set()

@@ -83,6 +83,7 @@ class CallerConnection(RequestHandler):
         "_beyond",
         "_bounds",
         "_content",
+        "_framing",
         "_heard",
         "_is_cut",
         "_listener",
@@ -111,6 +112,7 @@ class CallerConnection(RequestHandler):
         # Bytes that have come behind the last request that was read: of the next one's head. Below
         # 0, so many of its body are still to come; minus infinity, until its chunks have ended.
         self._beyond: float = 0
+        self._framing = 0  # bytes since the last one of the body that is being read
         self._tail = b""  # how what came last ended, if within a chunked body
         self._part = b""  # how what came last ended, if within a head; all of it, if unread
         self._uncut: RawRequestMessage | None = None  # nothing stood behind its head
@@ -169,8 +171,13 @@ class CallerConnection(RequestHandler):
                 self._expect_head()
         elif data:
             self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
-        known = len(self._messages)
+        known, content = len(self._messages), self._content
+        before = content.total_bytes
         super().data_received(data)
+        if before == content.total_bytes and not content.is_eof():
+            self._count_framing(content, data)
+        else:
+            self._framing = 0
         if self._messages:
             self._look_at(self._messages[-1][0], data)
         if len(self._messages) > known:
@@ -192,6 +199,13 @@ class CallerConnection(RequestHandler):
             # Unless it is a WebSocket's, the parser drops what stands behind it.
             _, end, rest = (self._part + data).partition(END)
             self._uncut = message if end and not rest else None
+
+    def _count_framing(self, content: StreamReader, data: bytes) -> None:
+        """Break off a body of which no more comes, but chunk extensions or trailers without end."""
+        self._framing += len(data)
+        if self._framing > self._bounds.header_bytes and not self._reading_paused:
+            content.set_exception(self._listener.limits.too_large("header_bytes"))
+            self._close = True
 
     def _measure(self, data: bytes, known: int) -> None:
         """Find where the last of the new messages ends, and refuse heads that are too large.

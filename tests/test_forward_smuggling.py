@@ -106,6 +106,13 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
 async def test_what_could_be_read_in_two_ways_is_refused_with_all_that_follows(name: str) -> None:
+    """A second request stands in the buffer: it is never answered, and neither arrives.
+
+    Names, values, line ends, chunk sizes, CL with TE, doubled fields and lengths with a sign or of
+    another base are refused by aiohttp's C parser (llhttp, strict); TE in HTTP/1.0, codings other
+    than `chunked`, versions, and lengths beyond all bounds by `body.read_framing`; targets by
+    `target.parse`; CONNECT by `Exchange`; Host by the guard.
+    """
     async with (
         ScriptedUpstream([answer(b"leaked")] * 3) as upstream,
         plain_proxy(upstream.url) as proxy,
@@ -186,6 +193,36 @@ async def test_a_trailer_is_no_field_of_the_next_request(trailers: bytes, how: s
                 await client.send(HIDDEN)
         await client.rest()
         assert "canary" not in str(upstream.requests)
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Content-Length: %d" % len(HIDDEN),
+        b"content_length: %d" % len(HIDDEN),
+        b"Transfer-Encoding: chunked",
+        b"Host: evil.example",
+        b"X-Request-Id: canary",
+    ],
+)
+@pytest.mark.parametrize("how", ["at once", "one by one"])
+async def test_a_trailer_frames_neither_its_request_nor_the_next(trailer: bytes, how: str) -> None:
+    async with (
+        ScriptedUpstream([answer(b"one"), answer(b"leaked")]) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        first = post(CHUNKED, body=b"2\r\nhi\r\n0\r\n%b\r\n\r\n" % trailer)
+        await client.send(first + HIDDEN if how == "at once" else first)
+        if how == "one by one":
+            await until(lambda: upstream.requests or proxy.lines())
+            with contextlib.suppress(ConnectionError):
+                await client.send(HIDDEN)
+        assert b"leaked" not in await client.rest()
+        for got in upstream.requests:
+            assert (got.target, got.body, got.all("Content-Length")) == ("/x", b"hi", [])
+            assert "evil" not in str(got)
+            assert "canary" not in str(got)
 
 
 async def test_a_connection_goes_on_behind_a_chunked_request_without_trailers() -> None:

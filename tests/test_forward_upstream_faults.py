@@ -32,6 +32,15 @@ NOT_HTTP = {
     "space before the colon": OK + b"Content-Length : 0\r\n\r\n",
     "NUL in a value": OK + b"X-A: b\x00c\r\nContent-Length: 0\r\n\r\n",
     "a control character in the status line": b"HTTP/1.1 200 O\x07K\r\nContent-Length: 0\r\n\r\n",
+    "a NUL in the status line": b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
+    "a bare CR in the status line": b"HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+    "a control character in the status": b"HTTP/1.1 2\x0000 OK\r\nContent-Length: 0\r\n\r\n",
+    "a status line without end": b"HTTP/1.1 200 " + b"O" * 100_000,
+    "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "a control character in a value": OK + b"X-A: b\x01c\r\nContent-Length: 0\r\n\r\n",
+    "NUL in a name": OK + b"X\x00A: b\r\nContent-Length: 0\r\n\r\n",
+    "CL 0x5": OK + b"Content-Length: 0x5\r\n\r\nhello",
+    "TE chunked, identity": OK + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "an unasked 101": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     "a 1xx flood": b"HTTP/1.1 102 Processing\r\n\r\n" * 100 + LEAK,
     "too many fields": OK + b"".join(b"X-%d: y\r\n" % n for n in range(300)) + b"\r\n",
@@ -46,7 +55,7 @@ NOT_HTTP = {
 async def test_what_is_not_plainly_one_answer_is_a_502(name: str) -> None:
     async def play(wire: UpstreamWire) -> None:
         await wire.request()
-        await wire.send(NOT_HTTP[name])
+        await wire.send(NOT_HTTP[name] + LEAK)
         await wire.rest()
 
     async with (

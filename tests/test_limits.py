@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 
 from proxy.limits import Bounds, Limits
 from tests.support import (
+    PAYBILL,
     ScriptedUpstream,
     answer,
     ask,
@@ -26,7 +28,7 @@ from tests.support import (
 
 if TYPE_CHECKING:
     from proxy.server import CallerConnection
-    from tests.support import Message, Proxy, RawClient, UpstreamWire
+    from tests.support import Message, Proxy, RawClient, Running, UpstreamWire
 
 SMALL = {"limits": {"header_bytes": 4096, "header_fields": 20, "request_line": 1024}}
 LONG_AGO = float("inf")
@@ -203,6 +205,67 @@ async def test_sizes_of_a_new_configuration_hold_for_who_connects_then() -> None
         assert (await before.ask("GET", "/", [("X-A", "a" * 5000)])).status == 200
         got = await ask(proxy.plain, "GET", "/", [("X-A", "a" * 5000)])
         assert_too_large(got, "header_bytes")
+
+
+# Behind a body.
+
+
+def endless(what: str, number: int) -> bytes:
+    """Write a piece of a chunked body that goes on without a byte of the body itself."""
+    return b"a" * 500 if what == "chunk extension" else b"X-%d: %b\r\n" % (number, b"a" * 490)
+
+
+@pytest.mark.parametrize("what", ["chunk extension", "trailer"])
+async def test_framing_without_end_is_refused(what: str) -> None:
+    async with (
+        ScriptedUpstream(echo) as upstream,
+        plain_proxy(upstream.url, SMALL) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        start = b"2\r\nhi\r\n" + (b"1;" if what == "chunk extension" else b"0\r\n")
+        await client.send(request("POST", "/", [("Transfer-Encoding", "chunked")]) + start)
+        await until(lambda: upstream.connections)
+        for number in range(8):
+            await client.send(endless(what, number))
+            await settle()
+        assert counted(proxy) == {}
+        with contextlib.suppress(ConnectionError):
+            for number in range(8, 12):
+                await client.send(endless(what, number))
+        assert await client.rest() == b""  # a 4xx would deny that something was sent
+        await until(lambda: counted(proxy) == {"header_bytes": 1})
+        assert upstream.requests == []
+        await until(proxy.lines)
+        assert [line["code"] for line in proxy.lines()] == ["header_too_large"]
+
+
+async def test_framing_without_end_is_answered_where_nothing_was_sent(front: Running) -> None:
+    async with raw_client(front.eko) as client:
+        await client.send(request("POST", PAYBILL, [("Transfer-Encoding", "chunked")]))
+        await client.send(b"2\r\n{}\r\n1;")
+        await until(lambda: front.app._budget.kept)
+        for _ in range(100):
+            await client.send(b"a" * 1000)
+            await settle(1)
+        assert_too_large(await client.answer(), "header_bytes")
+        assert await client.rest() == b""
+    assert front.stand_ins.eko.arrived == 0
+    assert front.app._budget.kept == 0
+
+
+async def test_a_body_of_small_chunks_is_not_taken_for_framing() -> None:
+    async with (
+        ScriptedUpstream(echo) as upstream,
+        plain_proxy(upstream.url, SMALL) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(request("POST", "/", [("Transfer-Encoding", "chunked")]))
+        for _ in range(100):
+            await client.send(b"1;%b\r\na\r\n" % (b"x" * 200))
+            await settle(1)
+        await client.send(b"0\r\n\r\n")
+        assert (await client.answer()).status == 200
+        assert upstream.requests[0].body == b"a" * 100
 
 
 # Where heads begin, so that each has its clock and its bound.

@@ -133,7 +133,8 @@ class Limits(Model):
         description="Of them, those of one address, or of one user at unix sockets; null: no limit",
     )
     header_bytes: Annotated[SizeField, Field(ge=1024, le=1 << 20)] = Field(
-        default=64 * 1024, description="A request's whole head, request line and fields"
+        default=64 * 1024,
+        description="A request's head; and again its trailers",
     )
     header_fields: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=100, description="A request's fields, those behind its body too"

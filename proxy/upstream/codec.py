@@ -197,8 +197,9 @@ class ResponseReader:
         if status < _FINAL and not is_switch:
             self._swallow(status)
             return
-        if self._fed > HEAD_BYTES_AT_MOST and _size(self._fields) > HEAD_BYTES_AT_MOST:
-            self._fail("its head is too large")  # it came in one piece with the rest
+        # It may have come in one piece with the rest.
+        if self._fed > HEAD_BYTES_AT_MOST < len(self._reason) + _size(self._fields):
+            self._fail("its head is too large")
         head = Head(status, self._reason, _SORTER.sort(self._fields))
         if is_switch:
             self._switch(head)

@@ -111,7 +111,8 @@ SABOTAGE = {
         (
             "from proxy.headers import RequestSorter\n"
             "before = RequestSorter.__init__\n"
-            "RequestSorter.__init__ = lambda self, owned=(), *consumed: before(self, (), *consumed)"
+            "RequestSorter.__init__ = lambda self, owned=(), *more, **options: "
+            "before(self, (), *more, **options)"
         ),
         "smuggling",
         {"aliases", "eko-aliases"},
