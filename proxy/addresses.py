@@ -71,6 +71,14 @@ class Listen(NamedTuple):
         return f"https://{self}" if secure else f"http://{self}"
 
 
+def is_overheard(origin: Origin, via: secrets.Secret | None) -> bool:
+    """Tell whether what is sent there could be read on its way: plain http beyond loopback.
+
+    With an outbound proxy, plain http leaves this machine whatever the origin's host.
+    """
+    return origin.scheme == "http" and (via is not None or not origin.is_loopback)
+
+
 def parse_origin(value: Any) -> Origin:
     """Read `http[s]://host[:port][/base/path]`."""
     if isinstance(value, Origin):

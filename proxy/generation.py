@@ -15,6 +15,7 @@ from proxy.guard import Guard, is_wildcard
 from proxy.identity import Callers, Keys
 from proxy.limits import Bounds
 from proxy.route import Route, Timeouts
+from proxy.routing import Prefixes
 from proxy.tls import ListenerTls, TlsError
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
@@ -219,6 +220,9 @@ def _each(settings: Settings, total: int | None) -> int | None:
 async def build(settings: Settings, tools: credentials.Tools) -> Generation:
     """Make credentials and routes; SecretError or TlsError if a file cannot be used.
 
+    PermissionError if a credential would go where it may not: `config.load` has refused such a
+    configuration, and this is the second line, for settings that were made in another way.
+
     Secrets have been read by now (`config.resolve`); certificates are read here, those of routes
     in a thread. Nothing is in force before `Generation.enter`.
     """
@@ -242,22 +246,20 @@ async def build(settings: Settings, tools: credentials.Tools) -> Generation:
         for name, route in settings.routes.items()
     }
     keys = Keys({name: secret.reveal() for name, secret in settings.access.keys.items()})
-    return Generation(settings, built, routes, keys, secured)
+    generation = Generation(settings, built, routes, keys, secured)
+    for sharing in generation.by_place().values():
+        if len(sharing) > 1:
+            neighbours = Prefixes(sharing)
+            for _, route in sharing:
+                route.neighbours = neighbours
+    return generation
 
 
 def _credential(name: str, settings: Settings, built: dict[str, Credential]) -> Credential:
-    """Return a route's credential; PermissionError if it may not go to the route's upstream.
-
-    `config.load` has refused such a configuration. This is the second line, for settings that
-    were made in another way.
-    """
+    """Return what a route attaches."""
     route = settings.routes[name]
     if route.credential == NO_CREDENTIAL:
         return Passthrough(route.upstream)
-    if not settings.credentials[route.credential].permits(route.upstream):
-        raise PermissionError(
-            1, f"routes.{name}: the credential '{route.credential}' may not go to {route.upstream}"
-        )
     return built[route.credential]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from urllib.parse import urljoin, urlsplit
 
-from proxy.errors import bad_request
+from proxy import target as targets
+from proxy.errors import ProxyError, bad_request
 from proxy.headers import RequestSorter
 from proxy.target import Target
 from proxy.values import NO_CREDENTIAL
@@ -16,7 +17,7 @@ from proxy.vendors.catalogue import Catalogue
 if TYPE_CHECKING:
     from proxy.addresses import Origin
     from proxy.credentials.base import Credential
-    from proxy.routing import Operations
+    from proxy.routing import Operations, Prefixes
     from proxy.upstream.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,12 @@ class InFlight(Protocol):
 
 
 class Route:
-    """A route, and the requests that it serves at the moment."""
+    """A route, and the requests that it serves at the moment.
+
+    PermissionError if its connections lead where its credential may not go: whatever went wrong
+    before, such a route does not come about. `neighbours` are all routes of its listener, where
+    there are others.
+    """
 
     def __init__(
         self,
@@ -60,9 +66,12 @@ class Route:
         callers: frozenset[str] | None = None,
         is_secure: bool = False,
     ) -> None:
+        there = pool.dialer
+        if there.origin != upstream or not credential.permits(upstream, there.server_name):
+            raise PermissionError(1, f"routes.{name}: its credential may not go to {upstream.root}")
         self.name = name
-        self.credential = credential
-        self.pool = pool
+        self.credential: Final = credential
+        self.pool: Final = pool
         self.timeout = timeout
         self.max_body = max_body
         self.scrub = scrub
@@ -82,6 +91,7 @@ class Route:
         self._allow = allow
         self._catalogue = credential.catalogue or _NO_CATALOGUE
         self._has_told_of_echo = False
+        self.neighbours: Prefixes[Route] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -121,21 +131,49 @@ class Route:
         """Return the vendor's template of a path, which holds nobody's number."""
         return self._catalogue.template(self.base_path + target.path[len(self._strip) :])
 
-    def relocate(self, location: bytes, host: bytes) -> bytes:
-        """Turn a Location on the upstream's own origin into one on the listener's (`host`)."""
+    def relocate(self, location: bytes, host: bytes, asked: bytes) -> bytes:
+        """Turn a Location on the upstream's own origin into one on the listener's (`host`).
+
+        `asked` is the target that was sent. Where the caller's next call would go by a neighbour,
+        with another credential, it gets a Location at the upstream instead.
+        """
         text = location.decode("latin-1")
+        here = f"{self._scheme}://{host.decode('latin-1')}"
+        moved = self._moved(text, here)
+        if self.neighbours is not None:
+            sent = asked.decode("latin-1")
+            was = here + self._strip + sent[len(self.base_path) :]
+            if self._leads_to_neighbour(self.neighbours, was, moved, here):
+                moved = urljoin(self._upstream.root + sent, text)
+        return moved.encode("latin-1")
+
+    def _leads_to_neighbour(
+        self, neighbours: Prefixes[Route], was: str, moved: str, here: str
+    ) -> bool:
+        """Tell whether a caller that was at a URL, and follows a Location, leaves this route."""
+        try:
+            parts = urlsplit(urljoin(was, moved))
+        except ValueError:
+            return False  # it leads nowhere
+        if f"{parts.scheme}://{parts.netloc}" != here:
+            return False
+        try:
+            path = targets.parse(parts.path or "/").path
+        except ProxyError:
+            return True  # nobody's, unless who follows reads it in another way
+        return neighbours.find(path) is not self
+
+    def _moved(self, text: str, here: str) -> str:
         rest = self._after_own_origin(text)
         if rest is None or not self._is_below_base(rest.partition("?")[0].partition("#")[0]):
-            return location
+            return text
         path = self._strip + rest[len(self.base_path) :]
         if not path.startswith("/"):
             path = f"/{path}"
         if path.startswith("//"):
-            return location  # without its origin it would name another host
+            return text  # without its origin it would name another host
         named = text.startswith("//") or not text.startswith("/")
-        return (f"{self._scheme}://{host.decode('latin-1')}{path}" if named else path).encode(
-            "latin-1"
-        )
+        return here + path if named else path
 
     def _after_own_origin(self, text: str) -> str | None:
         """Return what follows the origin, None where it is another's or the path is relative."""

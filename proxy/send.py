@@ -119,7 +119,7 @@ class Sending:
 
     def relocate(self, location: bytes) -> bytes:
         """Turn a Location that leads back to the upstream into one that leads back here."""
-        return self.route.relocate(location, self._fields.read["host"])
+        return self.route.relocate(location, self._fields.read["host"], self._target)
 
     def finish(self, reply: Reply) -> None:
         """Give back the reply's connection, read to its end or not."""

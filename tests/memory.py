@@ -189,7 +189,13 @@ class CallerTransport(Transport):
 
 
 class Front:
-    """One listener with one route; `asked` is what reached the upstream, in its order."""
+    """One listener with one route; `asked` is what reached the upstream, in its order.
+
+    It stands in for the dialer, too.
+    """
+
+    origin = parse_origin(UPSTREAM)
+    server_name = None
 
     def __init__(self, credential: Credential | None = None, **options: Any) -> None:
         self.asked: list[Asked] = []

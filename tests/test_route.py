@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -10,8 +11,10 @@ from proxy import target as targets
 from proxy.addresses import parse_origin
 from proxy.credentials.base import Credential
 from proxy.errors import ProxyError
+from proxy.model import Tls
 from proxy.route import Route, Timeouts
 from proxy.routing import Operations
+from proxy.upstream.dial import Dialer
 from proxy.vendors import eka, eko
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def route(upstream: str = "https://api.eka.care", **options: Any) -> Route:
         "it",
         upstream=parse_origin(upstream),
         credential=options.pop("credential", Nothing()),
-        pool=cast("Pool", None),
+        pool=cast("Pool", SimpleNamespace(dialer=Dialer(parse_origin(upstream), Tls()))),
         timeout=Timeouts(1, 1, None),
         **options,
     )
@@ -161,7 +164,7 @@ def test_without_a_vendors_list_everything_is_masked() -> None:
 def test_a_location_on_the_upstream_leads_back_to_the_listener(
     location: str, relocated: str
 ) -> None:
-    assert route().relocate(location.encode("latin-1"), HERE) == relocated.encode("latin-1")
+    assert route().relocate(location.encode("latin-1"), HERE, b"/") == relocated.encode("latin-1")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_a_location_on_the_upstream_leads_back_to_the_listener(
 )
 def test_base_path_and_prefix_are_undone_on_the_way_back(location: str, relocated: str) -> None:
     subject = route("https://staging.eko.in/ekoapi/v3", prefix="/eko", strip_prefix=True)
-    assert subject.relocate(location.encode(), HERE) == relocated.encode()
+    assert subject.relocate(location.encode(), HERE, b"/") == relocated.encode()
 
 
 @pytest.mark.parametrize(
@@ -191,4 +194,4 @@ def test_base_path_and_prefix_are_undone_on_the_way_back(location: str, relocate
 )
 def test_a_location_at_the_base_itself_is_the_root(location: str, relocated: str) -> None:
     subject = route("https://staging.eko.in/ekoapi/v3")
-    assert subject.relocate(location.encode(), HERE) == relocated.encode()
+    assert subject.relocate(location.encode(), HERE, b"/") == relocated.encode()

@@ -9,20 +9,24 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from proxy.addresses import is_overheard
 from proxy.config import access
 from proxy.config.problem import spell
 from proxy.config.salvage import known
 from proxy.config.translate import unknown
 from proxy.credentials.eka import EkaSettings
 from proxy.values import NO_CREDENTIAL
+from proxy.vendors import eka
+from proxy.vendors.owners import owner
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from proxy.addresses import Listen
-    from proxy.config.problem import Places, Problem
+    from proxy.addresses import Listen, Origin
+    from proxy.config.problem import KeyPath, Places, Problem
     from proxy.config.settings import Route, Settings
     from proxy.credentials.base import CredentialSettings
+    from proxy.model import Model, Tls
 
 
 def check(settings: Settings, names: Collection[str], places: Places) -> list[Problem]:
@@ -31,6 +35,9 @@ def check(settings: Settings, names: Collection[str], places: Places) -> list[Pr
         *unknown_credentials(settings, names, places),
         *forbidden_upstreams(settings, places),
         *forbidden_logins(settings, places),
+        *foreign_origins(settings, places),
+        *foreign_names(settings, places),
+        *plain_detours(settings, places),
         *shared_prefixes(settings, places),
         *differing_modes(settings, places),
         *admin_clashes(settings, places),
@@ -73,13 +80,75 @@ def forbidden_logins(settings: Settings, places: Places) -> list[Problem]:
     return [
         places.at_value(
             ("credentials", name, "login_url"),
-            "is not where this credential may go: expected "
-            f"{credential.vendor_origins}, or an origin that it lists in 'origins'",
+            f"is not where this credential may go: expected {eka.ORIGINS}, or an origin that it "
+            "lists in 'origins'",
         )
         for name in settings.credentials
         if isinstance(credential := _judge(settings, name), EkaSettings)
         and known(credential, "login_url")
         and not credential.permits(credential.login_url)
+    ]
+
+
+def foreign_names(settings: Settings, places: Places) -> list[Problem]:
+    """Find TLS that would take another's certificate for the vendor's."""
+    return [
+        places.at_value(
+            (*path, "tls", "server_name"),
+            f"is not the vendor's name: expected one of {credential.vendor_origins}",
+        )
+        for path, credential, origin, tls in _targets(settings)
+        if known(tls, "server_name")
+        and credential.permits(origin)
+        and not credential.permits(origin, tls.server_name)
+    ]
+
+
+def _targets(
+    settings: Settings,
+) -> Iterator[tuple[KeyPath, CredentialSettings, Origin, Tls]]:
+    """Yield where credentials go, and with what TLS."""
+    for name, route in settings.routes.items():
+        credential = _judge(settings, route.credential) if known(route, "credential") else None
+        if credential and known(route, "upstream", "tls"):
+            yield ("routes", name), credential, route.upstream, route.tls
+    for name in settings.credentials:
+        login = _judge(settings, name)
+        if isinstance(login, EkaSettings) and known(login, "login_url", "tls"):
+            yield ("credentials", name), login, login.login_url, login.tls
+
+
+def foreign_origins(settings: Settings, places: Places) -> list[Problem]:
+    """Find lists that would lend a credential to another vendor, or to another environment."""
+    return [
+        places.at_value(
+            ("credentials", name, "origins", at),
+            f"belongs to {owner(listed.host)}: expected no host of another vendor or environment, "
+            "nor of object storage",
+        )
+        for name in settings.credentials
+        if (credential := _judge(settings, name))
+        for at, listed in enumerate(credential.origins)
+        if credential.is_foreign(listed.host)
+    ]
+
+
+def plain_detours(settings: Settings, places: Places) -> list[Problem]:
+    """Find plain http by an outbound proxy, which takes it off this machine."""
+    ways: list[tuple[KeyPath, Model, str]] = [
+        *((("routes", name), route, "upstream") for name, route in settings.routes.items()),
+        *(
+            (("credentials", name), login, "login_url")
+            for name, login in settings.credentials.items()
+            if isinstance(login, EkaSettings)
+        ),
+    ]
+    return [
+        places.at_value(
+            (*path, "via"), f"takes plain http off this machine: expected an https {key}, or no via"
+        )
+        for path, model, key in ways
+        if known(model, key, "via") and is_overheard(getattr(model, key), getattr(model, "via"))  # noqa: B009
     ]
 
 

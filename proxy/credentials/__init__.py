@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 from pydantic import Field
 
 from proxy import tls
+from proxy.addresses import is_overheard
 from proxy.credentials.base import Tools
 from proxy.credentials.bearer import Bearer, BearerSettings
 from proxy.credentials.eka import EkaSettings, EkaTokens
@@ -24,9 +25,13 @@ AnySettings = Annotated[EkaSettings | BearerSettings | EkoSettings, Field(discri
 
 
 def build(name: str, settings: AnySettings, tools: Tools) -> Credential:
-    """Make a credential of its settings; `secrets.SecretError` if a secret cannot be read."""
+    """Make a credential of its settings; `secrets.SecretError` if a secret cannot be read.
+
+    PermissionError if it would log in where it may not.
+    """
     match settings:
         case EkaSettings():
+            _check_login(name, settings)
             client = LoginClient(
                 str(settings.login_url),
                 tls=tls.context(settings.tls),
@@ -42,3 +47,10 @@ def build(name: str, settings: AnySettings, tools: Tools) -> Credential:
             return EkoSignatures(settings, tools.stamps.of)
         case _:
             assert_never(settings)
+
+
+def _check_login(name: str, settings: EkaSettings) -> None:
+    """Hold the second line, behind `config.load`: the client's secret goes to Eka alone."""
+    where = settings.login_url
+    if is_overheard(where, settings.via) or not settings.permits(where, settings.tls.server_name):
+        raise PermissionError(1, f"credentials.{name}: it may not log in at {where.root}")

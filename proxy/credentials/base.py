@@ -10,6 +10,7 @@ from pydantic import Field
 from proxy.addresses import Origin, OriginField
 from proxy.model import Model
 from proxy.values import Items
+from proxy.vendors.owners import owner
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping
@@ -32,12 +33,27 @@ class CredentialSettings(Model):
         default=(), description="More origins that this credential may be sent to, such as a mirror"
     )
 
-    def permits(self, origin: Origin) -> bool:
-        """Tell whether this credential may be sent there: the vendor's own, or listed."""
+    def permits(self, origin: Origin, name: str | None = None) -> bool:
+        """Tell whether this credential may be sent there: the vendor's own, or listed.
+
+        `name` is what TLS verifies there in place of the host. Whose certificate is taken for the
+        vendor's has to be the vendor's too.
+        """
         here = (origin.scheme, origin.host, origin.port)
-        return self.is_vendor(origin) or any(
-            (listed.scheme, listed.host, listed.port) == here for listed in self.origins
+        if any((each.scheme, each.host, each.port) == here for each in self.origins):
+            return not self.is_foreign(origin.host) and not self.is_foreign(name or "")
+        return self.is_vendor(origin) and (
+            name is None or self.is_vendor(origin._replace(host=name))
         )
+
+    def is_foreign(self, host: str) -> bool:
+        """Tell whether a host is another vendor's or environment's: then no list allows it."""
+        return owner(host) not in (None, self.issuer)
+
+    @property
+    @abstractmethod
+    def issuer(self) -> str:
+        """Name whose credential this is, as `owners.owner` does."""
 
     @abstractmethod
     def is_vendor(self, origin: Origin) -> bool:
@@ -109,6 +125,10 @@ class Credential:
     # Added to a request that has a body and no Content-Type.
     content_type: ClassVar[bytes | None] = None
     catalogue: Catalogue | None = None
+
+    def permits(self, origin: Origin, name: str | None) -> bool:  # noqa: ARG002
+        """Tell whether what is attached may go there; `name` is what TLS verifies, or None."""
+        return not self.owned
 
     def needs_body(self, method: str, path: str) -> bool:  # noqa: ARG002
         """Tell whether `authorise` needs the whole body of such a request."""

@@ -26,6 +26,10 @@ class BearerSettings(CredentialSettings):
         return eka.is_origin(origin)
 
     @property
+    def issuer(self) -> str:
+        return eka.NAME
+
+    @property
     def vendor_origins(self) -> str:
         return eka.ORIGINS
 
@@ -37,12 +41,15 @@ class Bearer(Credential):
     owned = eka.TOKEN_FIELDS
 
     def __init__(self, settings: BearerSettings) -> None:
-        self._token = settings.token
+        self._settings = settings
         self.catalogue = eka.CATALOGUE
         self.rekey()
 
+    def permits(self, origin: Origin, name: str | None) -> bool:
+        return self._settings.permits(origin, name)
+
     def rekey(self) -> None:
-        token = self._token.reveal().encode()
+        token = self._settings.token.reveal().encode()
         self._lines = StaticLines(
             b"Authorization: Bearer %b\r\nauth: %b\r\n" % (token, token), needles(token)
         )

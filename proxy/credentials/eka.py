@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -50,6 +50,8 @@ class Workspace(Model):
 class EkaSettings(CredentialSettings):
     """`kind: eka`: Eka's client credentials, turned into short-lived tokens."""
 
+    rests_on: ClassVar[tuple[str, ...]] = ("origins", "login_url")
+
     kind: Literal["eka"] = Field(description="eka")
     client_id: SecretField = Field(description=f"the API client's id, {SECRET}")
     client_secret: SecretField = Field(description=f"the API client's secret, {SECRET}")
@@ -68,11 +70,18 @@ class EkaSettings(CredentialSettings):
     )
 
     def is_vendor(self, origin: Origin) -> bool:
-        return eka.is_origin(origin)
+        if not eka.is_origin(origin):
+            return False
+        login = self.login_url
+        return not eka.is_origin(login) or eka.is_production(login) == eka.is_production(origin)
+
+    @property
+    def issuer(self) -> str:
+        return eka.NAME
 
     @property
     def vendor_origins(self) -> str:
-        return eka.ORIGINS
+        return f"{eka.ORIGINS} in the environment of login_url"
 
 
 WORKSPACE_FIELD = "x-eka-workspace"
@@ -101,6 +110,9 @@ class EkaTokens(Credential):
         self._tools = tools
         self._warm = True
         self._logins = self._make_logins()
+
+    def permits(self, origin: Origin, name: str | None) -> bool:
+        return self._settings.permits(origin, name)
 
     def enter(self) -> None:
         for login in self._logins.values():

@@ -89,6 +89,10 @@ class EkoSettings(CredentialSettings):
         return eko.is_origin(origin, self.environment)
 
     @property
+    def issuer(self) -> str:
+        return eko.name(self.environment)
+
+    @property
     def vendor_origins(self) -> str:
         return f"https://{eko.HOSTS[self.environment]} (any port)"
 
@@ -152,6 +156,9 @@ class EkoSignatures(Credential):
         self.consumed = frozenset(map(fold, headers))
         self.catalogue = eko.CATALOGUE
         self.rekey()
+
+    def permits(self, origin: Origin, name: str | None) -> bool:
+        return self._settings.permits(origin, name)
 
     def rekey(self) -> None:
         access_key = self._settings.access_key.reveal()

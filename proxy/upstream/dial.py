@@ -6,14 +6,15 @@ import asyncio
 import base64
 import socket
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 
 from proxy import tls
-from proxy.addresses import is_proxy_url
+from proxy.addresses import is_overheard, is_proxy_url
 from proxy.errors import ProxyError
+from proxy.guard import is_loopback
 from proxy.upstream.secure import SecureTransport
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ class Via(NamedTuple):
 
 
 class Dialer:
-    """Opens connections to one origin."""
+    """Opens connections to one origin. `server_name` is what TLS verifies, None for its host.
+
+    PermissionError if what is sent there could be read on its way.
+    """
 
     def __init__(self, origin: Origin, settings: Tls, via: Secret | None = None) -> None:
-        self._origin = origin
+        if is_overheard(origin, via):
+            raise PermissionError(1, f"plain http to {origin.root} would leave this machine")
+        self.origin: Final = origin
+        self.server_name: Final = settings.server_name
         self._via = via
         self._tls = tls.context(settings) if origin.scheme == "https" else None
-        self._server_name = settings.server_name or origin.host
 
     async def open(self, factory: Callable[[], P], *, within: float) -> P:
         """Connect within so many seconds; ProxyError `upstream_unreachable` if it cannot be done.
@@ -85,8 +91,11 @@ class Dialer:
     async def _open(self, factory: Callable[[], P]) -> P:
         loop = asyncio.get_running_loop()
         via = Via.parse(self._via.reveal()) if self._via else None
-        first = via or self._origin
+        first = via or self.origin
         infos = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+        if self._tls is None and not all(is_loopback(str(info[4][0])) for info in infos):
+            # A name of loopback's that the system takes for another address.
+            raise OSError(0, "plain http does not leave this machine")
         sock = await aiohappyeyeballs.start_connection(
             infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, loop=loop
         )
@@ -100,7 +109,7 @@ class Dialer:
         if self._tls is None:
             return (await loop.create_connection(factory, sock=sock))[1]
         protocol = factory()
-        secure = SecureTransport(protocol, self._tls, self._server_name)
+        secure = SecureTransport(protocol, self._tls, self.server_name or self.origin.host)
         await loop.create_connection(lambda: secure, sock=sock)
         try:
             await secure.made
@@ -112,8 +121,8 @@ class Dialer:
     async def _tunnel(self, sock: socket.socket, via: Via) -> None:
         """Ask the outbound proxy for a tunnel (RFC 9110, 9.3.6)."""
         loop = asyncio.get_running_loop()
-        host = f"[{self._origin.host}]" if ":" in self._origin.host else self._origin.host
-        target = f"{host}:{self._origin.port}".encode()
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        target = f"{host}:{self.origin.port}".encode()
         await loop.sock_sendall(
             sock,
             b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, target, via.authorization),
@@ -133,5 +142,5 @@ class Dialer:
     def _unreachable(self, why: str) -> ProxyError:
         return ProxyError(
             "upstream_unreachable",
-            f"No connection to {self._origin.root}: {why}. Nothing was sent.",
+            f"No connection to {self.origin.root}: {why}. Nothing was sent.",
         )

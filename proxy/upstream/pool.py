@@ -40,7 +40,7 @@ class Pool:
         connect_timeout: float,
         limit: int = CONNECTIONS_AT_MOST,
     ) -> None:
-        self._dialer = dialer
+        self.dialer: Final = dialer
         self.now = now
         self._connect_timeout = connect_timeout
         self._limit = limit
@@ -140,7 +140,7 @@ class Pool:
     async def _dial(self) -> Connection:
         """Open a connection in a place that is already counted in `_opening`."""
         try:
-            connection = await self._dialer.open(
+            connection = await self.dialer.open(
                 lambda: Connection(self._loop, self.now, self._lost), within=self._connect_timeout
             )
         except BaseException:

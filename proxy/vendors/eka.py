@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from proxy.routing import loosely
@@ -10,6 +11,7 @@ from proxy.vendors.catalogue import Catalogue, rows
 if TYPE_CHECKING:
     from proxy.addresses import Origin
 
+NAME: Final = "Eka"
 ORIGINS: Final = "https://*.eka.care"
 LOGIN: Final = "/connect-auth/v1/account/login"
 REFRESH: Final = "/connect-auth/v1/account/refresh-token"
@@ -24,6 +26,11 @@ TOKEN_FIELDS: Final = frozenset({"authorization", "auth"}) | GATEWAY_FIELDS
 def is_origin(origin: Origin) -> bool:
     """Tell whether this is an API host of Eka's, over TLS."""
     return origin.scheme == "https" and origin.host.endswith(".eka.care")
+
+
+def is_production(origin: Origin) -> bool:
+    """Tell whether one of Eka's origins is for production: others have tokens of their own."""
+    return not set(re.split(r"[.-]", origin.host)) & {"dev", "staging"}
 
 
 # Eka's documented operations.

@@ -56,6 +56,11 @@ def is_origin(origin: Origin, environment: Environment) -> bool:
     return origin.scheme == "https" and origin.host == HOSTS[environment]
 
 
+def name(environment: Environment) -> str:
+    """Name the environment, for messages."""
+    return f"Eko's {environment}"
+
+
 def is_refusal(answer: bytes) -> bool:
     """Tell whether the body of a 401 says that the request was refused at the door (2483-2487)."""
     try:

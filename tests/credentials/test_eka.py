@@ -274,7 +274,7 @@ async def test_an_outage_of_the_login_does_not_touch_a_valid_token(
     ("url", "allowed"),
     [
         ("https://api.eka.care", True),
-        ("https://api.dev.eka.care:8443", True),
+        ("https://api2.eka.care:8443", True),
         ("https://eka.care.evil.example", False),
         ("https://evileka.care", False),
         ("https://eka.care", False),
@@ -288,4 +288,4 @@ async def test_an_outage_of_the_login_does_not_touch_a_valid_token(
 def test_a_token_may_go_to_eka_and_to_what_is_listed(url: str, *, allowed: bool) -> None:
     settings = eka_settings(origins=["https://mirror.example/base"])
     assert settings.permits(parse_origin(url)) is allowed
-    assert settings.vendor_origins == "https://*.eka.care"
+    assert settings.vendor_origins.startswith("https://*.eka.care ")

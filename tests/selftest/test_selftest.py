@@ -102,7 +102,7 @@ SABOTAGE = {
     "a credential may go anywhere": (
         (
             "from proxy.credentials.base import CredentialSettings\n"
-            "CredentialSettings.permits = lambda self, origin: True"
+            "CredentialSettings.permits = lambda *_: True"
         ),
         "where",
         {"staging-to-production", "token-to-storage", "like-the-vendor"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from proxy.addresses import parse_origin
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class Transport(asyncio.Transport):
 
 class Wires:
     """Stands in for a dialer: a connection is there when a test says so, and has no socket."""
+
+    origin = parse_origin("http://127.0.0.1")
+    server_name = None
 
     def __init__(self) -> None:
         self.dialling: list[asyncio.Future[None]] = []
