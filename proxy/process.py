@@ -10,26 +10,34 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from types import TracebackType
 
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 _DESCRIPTORS_TO_SPARE = 64
+_IN_CALLBACK = "Exception in callback"  # behind it asyncio shows the arguments
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end on uvloop, or the standard loop where that is not installed."""
+
+    async def watched() -> Result:
+        asyncio.get_running_loop().set_exception_handler(_tell_of_the_loop)
+        return await main
+
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run(watched())
+    return uvloop.run(watched())
 
 
 def set_up_logging(level: str, *, who: str = "") -> None:
@@ -37,15 +45,45 @@ def set_up_logging(level: str, *, who: str = "") -> None:
 
     `who` tells processes apart that write to one stderr.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format=f"%(asctime)s %(levelname)s {who and f'{who}: '}%(name)s: %(message)s",
-        force=True,
-    )
-    # aiohttp's and asyncio's debug lines quote what callers sent.
-    for name in ("aiohttp", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+    handler = logging.StreamHandler(sys.stderr)
+    form = f"%(asctime)s %(levelname)s {who and f'{who}: '}%(name)s: %(message)s"
+    handler.setFormatter(_Discreet(form))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What these say below that quotes what callers sent.
+    for name, least in (("aiohttp", logging.WARNING), ("asyncio", logging.ERROR)):
+        logging.getLogger(name).setLevel(max(least, logging.root.level))
+    sys.excepthook = _tell_of_the_end
+
+
+class _Discreet(logging.Formatter):
+    """Tells what an exception is and where it was raised, not what it says, which may be secret."""
+
+    def formatException(  # noqa: N802 - logging's own name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        parts, error = [], ei[1]
+        while error is not None:
+            at = "".join(traceback.format_tb(error.__traceback__))
+            why = error.strerror if isinstance(error, OSError) else None
+            parts.append(f"{at}{type(error).__qualname__}{(why and f': {why}') or ''}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\nas this was dealt with:\n".join(reversed(parts))
+
+
+def _tell_of_the_end(
+    kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    logger.critical("it failed unexpectedly", exc_info=(kind, error, at))
+
+
+def _tell_of_the_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody caught, without the arguments of a callback or the result of a task."""
+    message = str(context["message"])
+    if message.startswith(_IN_CALLBACK):
+        message = _IN_CALLBACK
+    logger.error("%s", message, exc_info=context.get("exception"))
 
 
 class StdoutWriter:

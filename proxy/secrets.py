@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 
 _UNEXPANDED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\{[^}]*\}|%[A-Za-z_]+%")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# No file's or variable's usual name: the secret itself, written in its source's place.
+_LOOKS_LIKE_A_SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])[^/.]{20,}")
 _LARGEST = 64 << 10
 
 
@@ -51,7 +53,7 @@ class Secret:
         return cls("file", path)
 
     def __repr__(self) -> str:
-        return f"Secret({self.kind}: {self.source})"
+        return f"Secret({self.kind}: {self._place})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._written() == other._written()
@@ -86,6 +88,11 @@ class Secret:
             return str(error)
         return None
 
+    @property
+    def _place(self) -> str:
+        """Name the source, unless it may be the secret itself."""
+        return "(not shown)" if _LOOKS_LIKE_A_SECRET.fullmatch(self.source) else self.source
+
     def _written(self) -> tuple[str, str, str | None]:
         return self.kind, self.source, self._value if self.kind == "literal" else None
 
@@ -93,13 +100,13 @@ class Secret:
         value = self._from_env() if self.kind == "env" else self._from_file()
         if wrong := _flaw(value):
             place = "environment variable" if self.kind == "env" else "file"
-            raise SecretError(f"the {place} {self.source} {wrong}")
+            raise SecretError(f"the {place} {self._place} {wrong}")
         return value
 
     def _from_env(self) -> str:
         value = os.environ.get(self.source)
         if value is None:
-            raise SecretError(f"the environment variable {self.source} is not set")
+            raise SecretError(f"the environment variable {self._place} is not set")
         return value
 
     def _from_file(self) -> str:
@@ -108,9 +115,9 @@ class Secret:
                 content = file.read(_LARGEST + 1)
         except OSError as error:
             why = error.strerror
-            raise SecretError(f"the file {self.source} cannot be read ({why})") from None
+            raise SecretError(f"the file {self._place} cannot be read ({why})") from None
         if len(content) > _LARGEST:
-            raise SecretError(f"the file {self.source} is too large for a secret")
+            raise SecretError(f"the file {self._place} is too large for a secret")
         # Bytes that are not ASCII turn into a character that is not either, which is then refused.
         return re.sub(r"\r?\n\Z", "", content.decode(errors="replace"))
 

@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the header lines: 1 if none are to be had, 2 for wrong usage or configuration."""
-    if wrong := [each for each in args.field if "=" not in each]:
-        print(f"--field {wrong[0]}: expected NAME=VALUE", file=sys.stderr)
+    if not all("=" in each for each in args.field):
+        print("--field: expected NAME=VALUE", file=sys.stderr)  # it may be somebody's number
         return 2
     process.keep_memory_private()
     fields = dict(each.partition("=")[::2] for each in args.field)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
@@ -63,8 +64,10 @@ class Program:
 
     async def __aexit__(self, *_: object) -> None:
         if self._process is not None:
+            # Not by `Process.kill`, which collects a process that has ended: `wait` is to do that.
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                if self._process.returncode is None:
+                    os.kill(self._process.pid, signal.SIGKILL)
             await self._process.wait()
         await asyncio.gather(*self._readers)
 
