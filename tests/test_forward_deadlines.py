@@ -59,6 +59,7 @@ async def test_an_upload_that_stalls_is_broken_off_on_both_sides() -> None:
         assert await client.rest() == b""  # a 4xx would deny that something was sent
         await until(lambda: is_free(proxy, "plain"))
         assert [line["code"] for line in proxy.lines()] == ["request_timeout"]
+        assert dict(proxy.app._metrics.limits) == {"timeout.idle": 1}
 
 
 async def test_a_body_to_sign_that_stalls_is_refused_and_nothing_was_sent(front: Running) -> None:
@@ -105,7 +106,9 @@ async def test_a_caller_that_reads_nothing_is_let_go() -> None:
         await client.send(request("GET", "/"))
         await until(lambda: is_waited_for(proxy, "plain"))
         proxy.let_deadlines_pass()
+        proxy.let_deadlines_pass()
         await until(lambda: is_free(proxy, "plain"))
+        assert dict(proxy.app._metrics.limits) == {"timeout.idle": 1}
 
 
 async def test_the_total_counts_the_login_too() -> None:

@@ -52,9 +52,15 @@ AMBIGUOUS = {
     "two TEs": post(CHUNKED, CHUNKED, body=EMPTY),
     "two TEs that differ": post(CHUNKED, b"Transfer-Encoding: identity", body=EMPTY),
     "TE in HTTP/1.0": post(CHUNKED, body=EMPTY, version=b"1.0"),
+    "TE in HTTP/1.0, kept alive": post(
+        CHUNKED, b"Connection: keep-alive", body=EMPTY, version=b"1.0"
+    ),
     "TE with a vertical tab": post(b"Transfer-Encoding: \x0bchunked", body=EMPTY),
     "TE in quotes": post(b'Transfer-Encoding: "chunked"', body=EMPTY),
     "HTTP/2.0": b"GET /x HTTP/2.0\r\nHost: localhost\r\n\r\n",
+    "HTTP/2.0, kept alive": (
+        b"GET /x HTTP/2.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
+    ),
     "bare LF": b"GET /x HTTP/1.1\nHost: localhost\n\n",
     "bare LF after a field": b"GET /x HTTP/1.1\r\nHost: localhost\nX-A: b\r\n\r\n",
     "bare CR": b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-A: b\rX-C: d\r\n\r\n",
@@ -108,10 +114,11 @@ AMBIGUOUS = {
 async def test_what_could_be_read_in_two_ways_is_refused_with_all_that_follows(name: str) -> None:
     """A second request stands in the buffer: it is never answered, and neither arrives.
 
-    Names, values, line ends, chunk sizes, CL with TE, doubled fields and lengths with a sign or of
-    another base are refused by aiohttp's C parser (llhttp, strict); TE in HTTP/1.0, codings other
-    than `chunked`, versions, and lengths beyond all bounds by `body.read_framing`; targets by
-    `target.parse`; CONNECT by `Exchange`; Host by the guard.
+    Names, values, line ends, chunk sizes, CL with TE, `chunked` that is not last, doubled fields,
+    and lengths with a sign, of another base or beyond all bounds are refused by aiohttp's C parser
+    (llhttp, strict), and so is whatever follows a request that ends its connection. What is behind
+    it: `body.read_framing` for TE in HTTP/1.0, other codings, other versions and the length that
+    llhttp keeps where there is none; `target.parse`; `Exchange` for CONNECT.
     """
     async with (
         ScriptedUpstream([answer(b"leaked")] * 3) as upstream,

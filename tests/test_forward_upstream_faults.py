@@ -53,6 +53,12 @@ NOT_HTTP = {
 
 @pytest.mark.parametrize("name", NOT_HTTP)
 async def test_what_is_not_plainly_one_answer_is_a_502(name: str) -> None:
+    """A second answer stands in the buffer: nobody gets it.
+
+    httptools' parser (llhttp, strict) refuses CL with TE, doubled or odd lengths, line ends, names
+    and values; `upstream.codec` all else, and CL with TE once more.
+    """
+
     async def play(wire: UpstreamWire) -> None:
         await wire.request()
         await wire.send(NOT_HTTP[name] + LEAK)
