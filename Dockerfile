@@ -10,17 +10,22 @@ ARG BASE=python:3.13.7-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /src
+# What every request passes is compiled, as in scripts/compile; a base may have what that needs.
+ARG COMPILER="gcc libc6-dev"
+RUN [ -z "${COMPILER}" ] \
+    || { apt-get update && apt-get install -y --no-install-recommends ${COMPILER}; }
 RUN python3 -m venv /tmp/tools && python3 -m venv --without-pip /opt/ekeko
-# What is installed is what was locked (scripts/lock), by hash, and as wheels: no compiler is needed.
+# What is installed is what was locked (scripts/lock), by hash, and as wheels. mypyc reads the types
+# of what is called.
 COPY requirements.lock requirements-build.lock ./
-RUN /tmp/tools/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --only-binary=:all: --require-hashes -r requirements-build.lock \
+RUN /tmp/tools/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: \
+        --require-hashes -r requirements-build.lock -r requirements.lock \
     && /tmp/tools/bin/pip --python /opt/ekeko install --no-cache-dir --disable-pip-version-check \
         --no-compile --only-binary=:all: --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 # The bytecode holds no times: it is the same in every build, and never written again.
-RUN /tmp/tools/bin/pip wheel --disable-pip-version-check \
+RUN HATCH_BUILD_HOOKS_ENABLE=1 /tmp/tools/bin/pip wheel --disable-pip-version-check \
         --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
     && /tmp/tools/bin/pip --python /opt/ekeko install --disable-pip-version-check \
         --no-compile --no-deps --no-index /tmp/wheel/*.whl \

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.proxies import ALL
+from proxy import exchange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ def conditions(proxy_cpus: set[int], load_cpus: set[int], rounds: int, seconds: 
         "A figure is the median of the rounds (least to most), a ratio the median of their ratios.",
         "CPU is user and system time of all the proxy's processes and threads.",
         "The peers have no policy, log or metrics. ekeko has them all, its log goes to a file.",
+        f"ekeko is {'interpreted' if (exchange.__file__ or '').endswith('.py') else 'compiled'}.",
         *(f"{proxy.name}: {proxy.what}. {proxy.tell_version()}".rstrip() for proxy in ALL),
     ]
 

@@ -15,7 +15,7 @@ from proxy.caller import VERSIONS
 from proxy.errors import ProxyError, bad_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from aiohttp import StreamReader
 
@@ -108,9 +108,8 @@ class RequestBody:
         ProxyError: `body_too_large` if there is more than is ever kept, `overloaded` if no more
         can be kept at the moment.
         """
-        async for _ in self.pieces():
-            if self._kept is None:
-                break
+        while self._kept is not None and await self.next():
+            pass
         whole = self.whole
         if whole is None and max(self.received, self.length or 0) <= KEEP_AT_MOST:
             raise ProxyError(
@@ -127,25 +126,24 @@ class RequestBody:
             )
         return whole
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield what has been kept, then what comes, to the end.
+    async def next(self) -> bytes:
+        """Wait for the next piece and return it, b"" at the end.
 
         ProxyError: `body_too_large` past the limit, `bad_request` for broken chunked framing.
         """
-        if self._kept:
-            yield bytes(self._kept)
-        while not self.ended:
-            if self._on_read is not None:
-                on_read, self._on_read = self._on_read, None
-                on_read()
-            self.waiting_since = self._now()
-            piece = await _read(self._content)
-            self.waiting_since = math.inf
-            if not piece:
-                self._end()
-                return
+        if self.ended:
+            return b""
+        if self._on_read is not None:
+            on_read, self._on_read = self._on_read, None
+            on_read()
+        self.waiting_since = self._now()
+        piece = await _read(self._content)
+        self.waiting_since = math.inf
+        if piece:
             self._take(piece)
-            yield piece
+        else:
+            self._end()
+        return piece
 
     def forget(self) -> None:
         """Give back the memory that this body was promised."""

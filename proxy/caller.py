@@ -20,12 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from aiohttp import HttpVersion, StreamReader
-    from aiohttp.http import RawRequestMessage
-
 VERSIONS: Final = ((1, 1), (1, 0))  # others are refused, and aiohttp's parser reads them like these
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER's, which has TCP end by a reset
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class RequestHead(Protocol):
+    """A request's head as aiohttp's parser tells it."""
+
+    @property
+    def method(self) -> str: ...  # noqa: D102 - as in RFC 9110
+    @property
+    def path(self) -> str: ...  # noqa: D102 - the whole request target
+    @property
+    def version(self) -> HttpVersion: ...  # noqa: D102
+    @property
+    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]: ...  # noqa: D102
+    @property
+    def should_close(self) -> bool: ...  # noqa: D102 - after the answer
 
 
 class CallerTransport(Protocol):
@@ -78,7 +91,7 @@ class Caller:
     )
 
     def __init__(
-        self, connection: CallerTransport, message: RawRequestMessage, content: StreamReader
+        self, connection: CallerTransport, message: RequestHead, content: StreamReader
     ) -> None:
         self.connection = connection
         self.content = content

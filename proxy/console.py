@@ -60,6 +60,9 @@ class Console:
         if listen is not None and self._loading is None:
             loading = asyncio.to_thread(import_module, "proxy.admin.exposition")
             self._loading = asyncio.create_task(loading)
+        if opened is not None:
+            assert isinstance(opened.handler, AdminPages)  # noqa: S101 - as above
+            opened.handler.loading = self._loading
         if before is not None:
             await before.close()
 

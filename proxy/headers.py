@@ -58,6 +58,9 @@ _READ_ALONE: Final = frozenset(
     {"connection", "expect", "host", "transfer-encoding", "upgrade", "x-request-id"}
 )
 _READ_AND_PASSED: Final = frozenset({"content-length", "content-type", "origin", "sec-fetch-site"})
+_ANSWER_READ_ALONE: Final = frozenset({"connection", "transfer-encoding", "upgrade"})
+_ANSWER_READ_AND_PASSED: Final = frozenset({"content-length", "location"})
+_OURS: Final = frozenset({"x-ekeko-error", "x-request-id"})
 _LISTS: Final = frozenset({"connection", "upgrade"})
 _ORDINARY_CONNECTION: Final = frozenset({b"", b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
@@ -177,15 +180,11 @@ class RequestSorter(_Sorter):
 class ResponseSorter(_Sorter):
     """Sorts an upstream's fields. Its copies of what the proxy itself answers are dropped."""
 
-    _READ_ALONE = frozenset({"connection", "transfer-encoding", "upgrade"})
-    _READ_AND_PASSED = frozenset({"content-length", "location"})
-    _OURS = frozenset({"x-ekeko-error", "x-request-id"})
-
     def fate(self, name: str) -> bool | tuple[str, bool]:
         """See `_Sorter.fate`."""
         lower = name.lower()
-        if lower in self._READ_ALONE:
+        if lower in _ANSWER_READ_ALONE:
             return (lower, False)
-        if lower in self._READ_AND_PASSED:
+        if lower in _ANSWER_READ_AND_PASSED:
             return (lower, True)
-        return lower not in _HOP_BY_HOP and lower not in self._OURS
+        return lower not in _HOP_BY_HOP and lower not in _OURS

@@ -209,7 +209,7 @@ class Sending:
             whole = body.whole
             if whole is None:
                 connection.write(b"".join(parts))
-                self._uploading = asyncio.create_task(self._upload(connection))
+                self._uploading = asyncio.create_task(self._upload(connection), name="upload")
                 return now
             if body.length is None:
                 whole = _chunk(whole) + b"0\r\n\r\n"
@@ -223,7 +223,7 @@ class Sending:
         """Send the body as it comes, no faster than the upstream takes it."""
         body, timeout = self._body, self.route.timeout
         try:
-            async for piece in body.pieces():
+            while piece := await body.next():
                 connection.write(_chunk(piece) if body.length is None else piece)
                 await connection.drain(timeout.idle)
             if body.length is None:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
 
+from proxy import exchange
 from proxy.sandbox import StandIns
 from tests import certificates
 from tests.support import ManualClock, Running, proxy_in_front
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tests.certificates import Authority
 
 _skipped: list[str] = []
+
+if os.environ.get("EKEKO_TEST_COMPILED") and (exchange.__file__ or "").endswith(".py"):
+    raise pytest.UsageError("EKEKO_TEST_COMPILED is set, but the proxy is not compiled")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

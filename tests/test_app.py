@@ -330,6 +330,7 @@ async def write(file: Path, text: str) -> None:
 # Time.
 
 
+@pytest.mark.interpreted
 async def test_time_goes_on_after_a_tick_that_failed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

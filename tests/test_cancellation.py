@@ -116,7 +116,7 @@ class Gate:
 
 
 def uploads() -> list[asyncio.Task[Any]]:
-    return [task for task in asyncio.all_tasks() if "Sending._upload" in repr(task)]
+    return [task for task in asyncio.all_tasks() if task.get_name() == "upload"]
 
 
 def is_clear(proxy: Proxy, route: Route) -> bool:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUN: list[str] = PROJECT["project"]["dependencies"]
-BUILD: list[str] = PROJECT["build-system"]["requires"]
+COMPILING: dict[str, Any] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+BUILD: list[str] = [*PROJECT["build-system"]["requires"], *COMPILING["dependencies"]]
 GROUPS: dict[str, list[str]] = PROJECT["dependency-groups"]
 LOCKS = {"requirements.lock": RUN, "requirements-build.lock": BUILD}
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PAYMENT = json.dumps({"utility_acc_no": "1", "amount": 5, "user_code": "2"}).encode()
 
 
+@pytest.mark.interpreted
 async def test_a_log_that_fails_adds_no_second_answer(
     front: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,7 +108,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     )
     assert based.returncode == 0, based.stdout + based.stderr
     # OCI's own format has no HEALTHCHECK.
-    build = ["build", "--format=docker", "--build-arg", f"BASE={BASE}", "--tag", IMAGE]
+    build = ["build", "--format=docker", "--tag", IMAGE]
+    compiler = "COMPILER=gcc libc6-dev python3-dev"  # Debian has the headers in a package
+    build += ["--build-arg", f"BASE={BASE}", "--build-arg", compiler]
     buildah(*build, *volumes(tmp_path_factory.mktemp("image")), ".")
     try:
         inspected = json.loads(buildah("inspect", "--type=image", IMAGE).stdout)
@@ -166,6 +168,11 @@ def test_the_self_test_holds_there(container: str) -> None:
     done = buildah("run", container, "--", "ekeko", "selftest", check=False)
     assert done.stdout.endswith(" held, 0 gave way, 0 not tried\n"), done.stdout + done.stderr
     assert done.returncode == 0
+
+
+def test_what_every_request_passes_is_compiled(container: str) -> None:
+    script = "from proxy import exchange; print(exchange.__file__)"
+    assert buildah("run", container, "--", "python", "-c", script).stdout.endswith(".so\n")
 
 
 def test_no_tool_of_the_build_is_left(container: str) -> None:

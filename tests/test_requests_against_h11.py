@@ -55,7 +55,7 @@ VALUES = st.text(
 FIELDS = st.lists(
     st.tuples(NAMES, VALUES),
     max_size=4,
-    unique_by=lambda field: (field[0] == b"x-request-id", field),
+    unique_by=lambda field: field[0] if field[0] == b"x-request-id" else field,
 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,10 +15,8 @@ from proxy.model import Tls
 from proxy.route import Route, Timeouts
 from proxy.routing import Operations
 from proxy.upstream.dial import Dialer
+from proxy.upstream.pool import Pool
 from proxy.vendors import eka, eko
-
-if TYPE_CHECKING:
-    from proxy.upstream.pool import Pool
 
 HERE = b"localhost:8180"
 
@@ -27,12 +25,16 @@ class Nothing(Credential):
     kind = "none"
 
 
+async def pool(upstream: str) -> Pool:
+    return Pool(Dialer(parse_origin(upstream), Tls()), now=float, connect_timeout=1)
+
+
 def route(upstream: str = "https://api.eka.care", **options: Any) -> Route:
     return Route(
         "it",
         upstream=parse_origin(upstream),
         credential=options.pop("credential", Nothing()),
-        pool=cast("Pool", SimpleNamespace(dialer=Dialer(parse_origin(upstream), Tls()))),
+        pool=asyncio.run(pool(upstream)),
         timeout=Timeouts(1, 1, None),
         **options,
     )

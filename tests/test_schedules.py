@@ -27,12 +27,13 @@ from tests.support import settle
 from tests.upstream.support import Transport, Wires
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from proxy.body import RequestBody
     from proxy.upstream.connection import Connection
     from proxy.upstream.dial import Dialer
 
+pytestmark = pytest.mark.interpreted  # a pool and a body are stood in for
 LIMIT = 3
 AT_ONCE = 8  # exchanges
 STEPS = 60
@@ -93,11 +94,14 @@ class Upload:
 
     def __init__(self, pauses: Pauses) -> None:
         self._pauses = pauses
+        self._left = 2
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        for _ in range(2):
-            await self._pauses.here()
-            yield b"x"
+    async def next(self) -> bytes:
+        if not self._left:
+            return b""
+        self._left -= 1
+        await self._pauses.here()
+        return b"x"
 
 
 class WatchedPool(Pool):

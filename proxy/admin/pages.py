@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -77,6 +78,7 @@ class AdminPages:
         self.guard = guard
         self.callers = callers
         self.served = served
+        self.loading: asyncio.Task[object] | None = None  # what metrics are written with
         self._instance = instance
         self._pages: dict[str, dict[str, Callable[[], Page]]] = {
             "/": {"GET": self._page},
@@ -111,6 +113,8 @@ class AdminPages:
             return
         if path not in _AT_ONCE:
             await self._instance.refresh()
+            if self.loading is not None:
+                await asyncio.wait([self.loading])
         body, content_type, status = page()
         caller.answer(
             status, [b"Content-Type: %b\r\n" % content_type.encode(), *_SAFE], body.encode()

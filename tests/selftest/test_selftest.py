@@ -123,7 +123,7 @@ SABOTAGE = {
         {"request-id"},
     ),
     "upstreams may speak as the proxy": (
-        "from proxy.headers import ResponseSorter; ResponseSorter._OURS = frozenset()",
+        "from proxy import headers; headers._OURS = frozenset()",
         "vendors",
         {"voice"},
     ),
