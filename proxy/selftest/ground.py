@@ -20,7 +20,7 @@ from proxy.selftest.recorder import Recorder, asked_for, of_login
 from proxy.selftest.wire import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.selftest.recorder import Arrived
@@ -63,7 +63,14 @@ class Ground:
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = command
         self._stack = AsyncExitStack()
-        names = ("long-lived token", "client id", "client secret", "login's token", "lasting token")
+        names = (
+            "long-lived token",
+            "client id",
+            "client secret",
+            "login's token",
+            "lasting token",
+            "caller's key",
+        )
         self.canaries = {name: f"canary-{secrets.token_hex(12)}" for name in names}
         self.flood = plays.Flood()
         self.trap = Recorder({"ok": plays.answer()}, asked_for)
@@ -134,6 +141,21 @@ class Ground:
         await self.call(route, get(_VENDOR_CALLS.get(route, _ORDINARY), f"X-Request-Id: {mark}"))
         await self.program.said(mark.encode())
         return bytes(self.program.output)
+
+    @contextlib.asynccontextmanager
+    async def with_keys(self) -> AsyncIterator[Program]:
+        """Run the program a second time, with routes `open` and `private` and callers' keys."""
+        folder = self.folder / "keys"
+        await asyncio.to_thread(folder.mkdir, exist_ok=True)
+        plain = {"listen": "127.0.0.1:0", "upstream": self.recorder.url, "credential": "none"}
+        raw = {
+            "routes": {"open": plain, "private": plain | {"callers": ["other"]}},
+            "access": {"keys": {"app": self.canaries["caller's key"], "other": "x" * 20}},
+            "admin": {"listen": "127.0.0.1:0"},
+        }
+        await asyncio.to_thread(_write, folder / "config.yaml", json.dumps(raw))
+        async with Program(self._command, folder, {}) as program:
+            yield program
 
     # What the program is given.
 

@@ -240,6 +240,22 @@ async def _no_store(ground: Ground) -> str:
     return f"{len(answers)} answers"
 
 
+@case(
+    "echo",
+    "A vendor that repeats the credential, in a field and in a body.",
+    "masked",
+    threat=58,
+    route="token",
+)
+async def _echo(ground: Ground) -> str:
+    answer = await ground.call("token", get("/x", "X-Play: echo"))
+    said = b"".join(value for _, value in answer.fields) + answer.body
+    expect(b"Authorization: Bearer ***" in answer.body, f"{answer.seen}, without an echo")
+    found = _held_in(said, ground.canaries)
+    expect(not found, f"found: {', '.join(found)}")
+    return "masked in both"
+
+
 CASES: Final = [
     _malformed,
     _numbers,
@@ -251,4 +267,5 @@ CASES: Final = [
     _mistyped,
     _login,
     _no_store,
+    _echo,
 ]

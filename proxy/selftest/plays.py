@@ -63,6 +63,13 @@ async def _huge(_: Arrived, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def _echo(arrived: Arrived, writer: asyncio.StreamWriter) -> None:
+    """Repeat what arrived: every field in a body, and the credential in a field as well."""
+    body = b"\n".join(name + b": " + value for name, value in arrived.fields)
+    writer.write(answer(body, *(f"X-Echo: {value}" for value in arrived.all("Authorization"))))
+    await writer.drain()
+
+
 class Flood:
     """Sends as fast as the other side takes; `sent` counts bytes."""
 
@@ -116,6 +123,7 @@ def of_a_vendor(trap: str, flood: Flood) -> Mapping[str, Play]:
         "bad-chunk": then_close(raw(two, chunked, body=b"2\r\nok\r\nxx\r\n")),
         "never": _never,
         "flood": flood,
+        "echo": _echo,
     }
 
 

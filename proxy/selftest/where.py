@@ -48,6 +48,20 @@ def _configuration(name: str, tried: str, upstream: str, credential: dict[str, A
 
 
 @case(
+    "open-listener",
+    "A listener that other machines reach, and nobody has to say who calls.",
+    "a configuration error, exit status 2",
+    threat=5,
+)
+async def _open_listener(ground: Ground) -> str:
+    route = {"listen": "0.0.0.0:0", "upstream": "https://api.eka.care", "credential": "none"}
+    raw = {"routes": {"r": route}, "admin": {"listen": None}}
+    status, said = await ground.program.judge("check", "open.yaml", json.dumps(raw))
+    expect(status == 2 and b"routes.r.listen" in said, f"exit status {status}")  # noqa: PLR2004
+    return "refused at routes.r.listen, exit status 2"
+
+
+@case(
     "redirect",
     "An answer that redirects elsewhere.",
     "passed on, not followed",
@@ -183,6 +197,7 @@ CASES: Final = [
     _configuration(
         "like-the-vendor", "A host that ends like the vendor's.", "https://evileka.care", _TOKEN
     ),
+    _open_listener,
     _environment,
     _h2c,
 ]

@@ -99,6 +99,47 @@ async def _loopback_only(ground: Ground) -> str:
     return ""
 
 
+@case(
+    "keys",
+    "Callers with no key, a wrong one, two, one in another field, or one of another route.",
+    "refused; the right one is served, goes no further, and is not logged",
+    threat=59,
+)
+async def _keys(ground: Ground) -> str:
+    key = ground.canaries["caller's key"]
+    right, watch = f"X-Ekeko-Key: {key}", ground.watch()
+    async with ground.with_keys() as program:
+
+        async def answered(where: str, *lines: str) -> str:
+            ready = program.ready
+            url = ready["admin"] if where == "admin" else ready["listeners"][where]
+            async with connect(("127.0.0.1", int(url.rpartition(":")[2]))) as line:
+                await line.send(get("/metrics", *lines))
+                answer = await line.answer()
+            return answer.code or str(answer.status)
+
+        refusals = {
+            await answered("open"),
+            await answered("open", f"{right}x"),
+            await answered("open", f"X-Ekeko-Key: {key[:-1]}"),
+            await answered("open", "X-Ekeko-Key: "),
+            await answered("open", f"Authorization: Bearer {key}"),
+            await answered("admin"),
+        }
+        expect(refusals == {"caller_unknown"}, f"answered {', '.join(sorted(refusals))}")
+        others = [await answered("open", right, right), await answered("private", right)]
+        expect(others == ["bad_request", "caller_not_allowed"], f"answered {', '.join(others)}")
+        expect(not watch.arrived(), "a call went upstream")
+        expect(
+            [await answered("open", right), await answered("admin", right)] == ["200"] * 2,
+            "not served",
+        )
+        expect(key.encode() not in program.output, "the key is in the log")
+    (arrived,) = watch.arrived()
+    expect(not arrived.all("X-Ekeko-Key"), "the key went upstream")
+    return "eight refused; the right one served, and it went no further"
+
+
 CASES: Final = [
     _host("foreign-host", "evil.example", "A rebound name: a foreign Host."),
     _host("host-suffix", "localhost.evil.example", "A foreign Host that begins like ours."),
@@ -135,6 +176,7 @@ CASES: Final = [
     _page("websocket", "A WebSocket that a page opens.", get("/x", _EVIL, *_WEBSOCKET)),
     _preflight,
     _loopback_only,
+    _keys,
     refused(
         "admin-rebound",
         "The metrics under a rebound name.",

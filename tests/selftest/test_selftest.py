@@ -132,6 +132,19 @@ SABOTAGE = {
         "leaks",
         {"numbers"},
     ),
+    "echoes are passed on": (
+        (
+            "from proxy import relay; relay.masked = lambda data, needles: data\n"
+            "relay.Scrubber = lambda needles: None"
+        ),
+        "leaks",
+        {"echo"},
+    ),
+    "any key will do": (
+        "from proxy.identity import Keys; Keys.find = lambda self, given: 'app'",
+        "who",
+        {"keys"},
+    ),
     "a token is logged": (
         (
             "import logging; from proxy.credentials.login import LoginClient\n"
