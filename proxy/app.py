@@ -16,10 +16,10 @@ from proxy.credentials.stamps import StampStore
 from proxy.forward import Forwarder
 from proxy.generation import Generation, place
 from proxy.limits import Limits
+from proxy.listener import Listener
 from proxy.observe import Observers
 from proxy.rotation import SECRETS_EVERY, SecretFiles
 from proxy.routing import Prefixes
-from proxy.server import Listener
 from proxy.tokens import TokenStore
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxy import generation, sockets
 from proxy.admin.pages import AdminPages
 from proxy.limits import Limits
-from proxy.server import Listener
+from proxy.listener import Listener
 
 if TYPE_CHECKING:
     from proxy.addresses import Listen

@@ -1,4 +1,4 @@
-"""The listeners: aiohttp's server on TCP and unix sockets, with limits on what callers may hold."""
+"""One caller's connection: aiohttp reads requests from it, we serve one after another."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import logging
 import math
-import sys
 from itertools import islice, takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import StreamReader, http_parser
+from aiohttp import StreamReader
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -19,42 +17,25 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 from aiohttp.web_server import Server
 
-from proxy import measure, peer, sockets
-from proxy.caller import Caller, reset
+from proxy import measure, peer
+from proxy.caller import Caller
 from proxy.errors import ProxyError, bad_request
-from proxy.handshake import Handshake
 from proxy.measure import END
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable
 
     from aiohttp.http import RawRequestMessage
-    from aiohttp.web_request import BaseRequest
-    from aiohttp.web_response import StreamResponse
 
-    from proxy.addresses import Listen
     from proxy.limits import Limits
-    from proxy.tls import ListenerTls
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG: Final = 1024
-_HELD: Final = 64 * 1024  # bytes of a body; twice as many make its caller wait
-# Long, so that the caller's own keep-alive limit is the shorter one and it never races ours.
-_KEEP_ALIVE: Final = 3600.0
 _LINGER: Final = 10.0  # seconds
 _FAREWELL: Final = 60.0  # seconds that a caller may take for the end of a last answer
 _BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being served
-_AT_ONCE: Final = 0.01  # seconds
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # with the end of what stands before it
-_LAX: Final = (
-    "aiohttp is here without its C parser (is AIOHTTP_NO_EXTENSIONS set?), and the other one takes "
-    "requests that can be read in two ways"
-)
 _TOO_MANY_FIELDS: Final = "Too many headers received"
-# From 3.13 on the event loop would remove a unix socket's file, be it ours or not.
-_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Handler(Protocol):
@@ -67,6 +48,21 @@ class Handler(Protocol):
     def reject(self, caller: Caller, error: ProxyError) -> None:
         """Answer what could not be parsed."""
         ...
+
+
+class Acceptor(Server):
+    """Where connections come from: it counts them, and says who serves what they bring."""
+
+    handler: Handler
+    limits: Limits
+
+    def admit(self, caller: CallerConnection) -> bytes | None:
+        """Count a connection in; return the answer instead if there is no room for it."""
+        raise NotImplementedError
+
+    def leave(self, caller: CallerConnection) -> None:
+        """Count a connection out."""
+        raise NotImplementedError
 
 
 class CallerConnection(RequestHandler):
@@ -99,7 +95,7 @@ class CallerConnection(RequestHandler):
         "who",
     )
 
-    def __init__(self, manager: Listener, **options: Any) -> None:
+    def __init__(self, manager: Acceptor, **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = manager
         self._bounds = manager.limits.bounds
@@ -459,147 +455,6 @@ class CallerConnection(RequestHandler):
             self._task_handler.cancel()
 
 
-class Listener(Server):
-    """One listening address and the connections that came by it, within `limits`."""
-
-    def __init__(
-        self, listen: Listen, handler: Handler, limits: Limits, tls: ListenerTls | None
-    ) -> None:
-        super().__init__(_unused, handler_cancellation=True)
-        self.listen = listen
-        self.handler = handler
-        self.limits = limits
-        self.tls = tls  # for new connections
-        self._server: asyncio.Server | None = None
-        self._file: Path | None = None  # of a unix socket, if it is ours to remove
-        self._callers: set[CallerConnection] = set()
-        self._handshakes: set[Handshake] = set()
-
-    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
-        """Make the protocol of a new connection."""
-        if self.tls is None:
-            return self._serve()
-        return Handshake(self, self.tls.context, self._serve)
-
-    def _serve(self) -> CallerConnection:
-        bounds = self.limits.bounds
-        return CallerConnection(
-            self,
-            loop=asyncio.get_running_loop(),
-            access_log=None,
-            auto_decompress=False,
-            read_bufsize=_HELD,
-            keepalive_timeout=0,  # `sweep` sees to it
-            max_field_size=bounds.header_bytes,
-            max_headers=bounds.header_fields,
-            max_line_size=bounds.request_line,
-        )
-
-    async def start(self, *, sock: socket.socket | None = None, socket_mode: int = 0o600) -> None:
-        """Begin to accept; OSError if the address cannot be had, or requests not read strictly.
-
-        `sock` has been bound by another process, which also removes a unix socket's file.
-        """
-        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-            raise OSError(0, _LAX)
-        loop = asyncio.get_running_loop()
-        if sock is None:
-            sock = await asyncio.to_thread(sockets.bind, self.listen, socket_mode)
-            self._file = None if self.listen.path is None else Path(self.listen.path)
-        try:
-            if self.listen.path is not None:
-                self._server = await loop.create_unix_server(
-                    self, sock=sock, backlog=_BACKLOG, **_KEEP_FILE
-                )
-            else:
-                self._server = await loop.create_server(self, sock=sock, backlog=_BACKLOG)
-                self.listen = self.listen._replace(port=sock.getsockname()[1])
-        except BaseException:
-            sock.close()
-            raise
-
-    @property
-    def url(self) -> str:
-        """The address as callers write it."""
-        return self.listen.url(secure=self.tls is not None)
-
-    def admit(self, caller: CallerConnection) -> bytes | None:
-        """Count a connection in; return the answer instead if there is no room for it."""
-        refusal = self.limits.take(caller.who)
-        if refusal is None:
-            self._callers.add(caller)
-        return refusal
-
-    def leave(self, caller: CallerConnection) -> None:
-        """Count a connection out."""
-        if caller in self._callers:
-            self._callers.discard(caller)
-            self.limits.give_back(caller.who)
-
-    def begin(self, handshake: Handshake) -> bool:
-        """Count a connection in that does not speak HTTP yet, if there is room."""
-        if self.limits.take(handshake.who) is not None:
-            return False
-        self._handshakes.add(handshake)
-        return True
-
-    def end(self, handshake: Handshake) -> None:
-        """Count it out."""
-        if handshake in self._handshakes:
-            self._handshakes.discard(handshake)
-            self.limits.give_back(handshake.who)
-
-    def sweep(self, now: float) -> None:
-        """Give up heads that do not come to an end, and callers that left long ago.
-
-        `now` is the loop's time.
-        """
-        for handshake in list(self._handshakes):
-            if now - handshake.since > self.limits.bounds.header_timeout:
-                self.limits.note_unlogged("header_timeout")
-                handshake.abort()
-        for caller in list(self._callers):
-            if now - caller.head_since > self.limits.bounds.header_timeout:
-                caller.hurry()
-            elif now - caller.ended_at > caller.farewell and caller.transport is not None:
-                reset(caller.transport)
-            elif now - caller.idle_since > _KEEP_ALIVE:
-                caller.force_close()
-            elif caller.idle_since == math.inf and caller.is_idle:
-                caller.idle_since = now
-
-    def stop_accepting(self) -> None:
-        """Close the listening socket; callers stay until `close_idle` finds them idle."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            if self._file is not None:
-                self._file.unlink(missing_ok=True)
-
-    def close_idle(self) -> bool:
-        """Close the connections on which nothing is happening; True once none is left.
-
-        aiohttp's own `pre_shutdown` would make busy ones deaf to the rest of their upload.
-        """
-        for caller in list(self._callers):
-            if caller.is_idle:
-                caller.force_close()
-        for handshake in list(self._handshakes):
-            handshake.abort()
-        return not (self._callers or self._handshakes)
-
-    async def close(self) -> None:
-        """Close everything now."""
-        self.stop_accepting()
-        for caller in self._callers:
-            if caller.busy:
-                caller.cancel()  # it breaks off: an answer that is cut short must not look whole
-        for handshake in list(self._handshakes):
-            handshake.abort()
-        # To aiohttp 0 means for ever: until the caller of an idle connection hangs up.
-        await self.shutdown(_AT_ONCE)
-
-
 class _Unparsed:
     """Stands where aiohttp would have a WebSocket's reader."""
 
@@ -611,11 +466,6 @@ class _Unparsed:
         """Take what came; it never ends by itself."""
         self._content.feed_data(data)
         return False, b""
-
-
-async def _unused(request: BaseRequest) -> StreamResponse:
-    """Stand where aiohttp wants a handler: `CallerConnection.start` serves instead."""
-    raise NotImplementedError
 
 
 async def _read_rest(content: StreamReader) -> None:

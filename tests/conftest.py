@@ -60,7 +60,7 @@ def no_blocking_calls() -> Iterator[None]:
     """A call that blocks the event loop fails the test, if the proxy's own code made it."""
     with blockbuster_ctx("proxy") as blockbuster:
         # One quick call when a listener ends: the socket's file has to go with it.
-        blockbuster.functions["os.unlink"].can_block_in("proxy/server.py", "stop_accepting")
+        blockbuster.functions["os.unlink"].can_block_in("proxy/listener.py", "stop_accepting")
         blockbuster.functions["os.unlink"].can_block_in("proxy/workers/doors.py", "close")
         yield
 

@@ -20,10 +20,10 @@ from proxy.credentials.base import Credential
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.limits import Bounds, Limits
+from proxy.listener import Listener
 from proxy.observe import Observers
 from proxy.route import Route, Timeouts
 from proxy.routing import Prefixes
-from proxy.server import Listener
 from proxy.upstream.pool import Pool
 from tests.support import settle
 from tests.upstream.support import Transport

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxy.server import Listener
+    from proxy.listener import Listener
     from tests.certificates import Authority
     from tests.support import UpstreamWire
 

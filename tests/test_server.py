@@ -28,7 +28,8 @@ from tests.support import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.server import CallerConnection, Listener
+    from proxy.listener import Listener
+    from proxy.server import CallerConnection
     from tests.support import Proxy, RawClient, UpstreamWire
 
 

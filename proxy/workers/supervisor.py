@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from proxy.clock import Clock
     from proxy.config.settings import Settings
     from proxy.generation import Generation, Place
-    from proxy.server import Listener
+    from proxy.listener import Listener
     from proxy.workers.hire import Hire
     from proxy.workers.member import Member
 

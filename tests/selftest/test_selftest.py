@@ -180,7 +180,7 @@ SABOTAGE = {
         {"life-huge"},
     ),
     "heads have all the time": (
-        "from proxy.server import Listener; Listener.sweep = lambda self, now: None",
+        "from proxy.listener import Listener; Listener.sweep = lambda self, now: None",
         "load",
         {"slow-head"},
     ),
