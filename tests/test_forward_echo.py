@@ -198,7 +198,8 @@ async def test_what_may_become_an_echo_waits_and_what_cannot_does_not(line: byte
 
     async def play(wire: UpstreamWire) -> None:
         await wire.request()
-        await wire.send(b"HTTP/1.1 200 OK\r\n%b\r\n" % line, framed(FIRST, chunked=chunked))
+        head = b"HTTP/1.1 200 OK\r\nX-Echo: %b\r\n%b\r\n" % (TOKEN.encode(), line)
+        await wire.send(head, framed(FIRST, chunked=chunked))
         await go_on.wait()
         await wire.send(framed(SECOND, chunked=chunked), b"0\r\n\r\n" if chunked else b"")
 
