@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from proxy import generation, sockets
@@ -31,7 +29,6 @@ class Console:
         self._limits = Limits(_bounds(settings), observer.limited)
         self._listener: Listener | None = None
         self._listen: Listen | None = None  # as configured
-        self._loading: asyncio.Task[object] | None = None
 
     async def open(self, new: Generation) -> Listener | None:
         """Open what a configuration wants, unless it is open; OSError. To be enforced later."""
@@ -57,12 +54,6 @@ class Console:
             before.tls = new.tls.get(listen)
             return
         self._listener, self._listen = opened, listen
-        if listen is not None and self._loading is None:
-            loading = asyncio.to_thread(import_module, "proxy.admin.exposition")
-            self._loading = asyncio.create_task(loading)
-        if opened is not None:
-            assert isinstance(opened.handler, AdminPages)  # noqa: S101 - as above
-            opened.handler.loading = self._loading
         if before is not None:
             await before.close()
 
@@ -79,8 +70,6 @@ class Console:
 
     async def close(self) -> None:
         """Close it."""
-        if self._loading is not None:
-            await asyncio.gather(self._loading, return_exceptions=True)
         if self._listener is not None:
             await self._listener.close()
 

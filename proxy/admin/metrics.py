@@ -128,7 +128,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Write everything in Prometheus's text format."""
-        from proxy.admin import exposition  # noqa: PLC0415 - a twentieth of a start is saved
+        from proxy.admin import exposition  # noqa: PLC0415 - see AdminPages
 
         return exposition.text(self, self._state)
 

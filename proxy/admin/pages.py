@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from proxy import identity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.identity import Callers
 
 _SORTER = RequestSorter()
+_METRICS = "/metrics"
 # Nobody keeps a page, guesses its type, or runs what might be in it.
 _SAFE = (
     b"Cache-Control: no-store\r\n",
@@ -78,13 +80,13 @@ class AdminPages:
         self.guard = guard
         self.callers = callers
         self.served = served
-        self.loading: asyncio.Task[object] | None = None  # what metrics are written with
+        self._has_writer = False  # of metrics
         self._instance = instance
         self._pages: dict[str, dict[str, Callable[[], Page]]] = {
             "/": {"GET": self._page},
             "/livez": {"GET": lambda: Page(json.dumps({"status": "alive"}))},
             "/readyz": {"GET": self._readyz},
-            "/metrics": {"GET": self._metrics},
+            _METRICS: {"GET": self._metrics},
             "/status.json": {"GET": lambda: Page(json.dumps(instance.status()))},
             "/quit": {"POST": self._quit},
         }
@@ -113,8 +115,10 @@ class AdminPages:
             return
         if path not in _AT_ONCE:
             await self._instance.refresh()
-            if self.loading is not None:
-                await asyncio.wait([self.loading])
+        if path == _METRICS and not self._has_writer:
+            # A tenth of a start, and not to be loaded on the event loop.
+            await asyncio.to_thread(import_module, "proxy.admin.exposition")
+            self._has_writer = True
         body, content_type, status = page()
         caller.answer(
             status, [b"Content-Type: %b\r\n" % content_type.encode(), *_SAFE], body.encode()
