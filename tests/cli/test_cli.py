@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from proxy import __version__, config
 from proxy.cli import COMMANDS, main
+from tests import certificates
 
 UNSET = "the environment variable CANARY_TOKEN is not set"
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,32 @@ def test_python_m_is_the_same_command() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == f"ekeko {__version__}\n0 False\n"
+
+
+def test_what_aiohttp_makes_as_it_is_imported_trusts_nobody_and_ours_the_authorities(
+    folder: Path,
+) -> None:
+    authority = certificates.found_in(folder).ca
+    program = (
+        "import os, ssl, proxy.cli, proxy.tls\n"
+        "proxy.cli.main(['check', '-c', '/nowhere'])\n"
+        "import aiohttp.connector\n"
+        "from proxy.model import Tls\n"
+        "theirs, ours = aiohttp.connector._SSL_CONTEXT_VERIFIED, proxy.tls.context(Tls())\n"
+        "print(os.environ['SSL_CERT_FILE'], 'SSL_CERT_DIR' in os.environ)\n"
+        "print(theirs.cert_store_stats()['x509'], ours.cert_store_stats()['x509'])"
+    )
+    environment = {**os.environ, "SSL_CERT_FILE": authority}
+    environment.pop("SSL_CERT_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{authority} False\n0 1\n"
 
 
 def test_a_good_file_is_summed_up_on_stderr(
