@@ -16,7 +16,7 @@ import h11
 from proxy.addresses import Listen, parse_origin
 from proxy.body import Budget
 from proxy.clock import SystemClock
-from proxy.credentials.base import Credential
+from proxy.credentials.passthrough import Passthrough
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.limits import Bounds, Limits
@@ -31,6 +31,7 @@ from tests.upstream.support import Transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from proxy.credentials.base import Credential
     from proxy.upstream.connection import Connection
     from proxy.upstream.dial import Dialer
 
@@ -204,7 +205,7 @@ class Front:
         self.route = Route(
             "it",
             upstream=parse_origin(UPSTREAM),
-            credential=credential or Credential(),
+            credential=credential or Passthrough(self.origin),
             pool=pool,
             timeout=Timeouts(5, 5, None),
             **options,

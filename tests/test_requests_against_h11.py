@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials.bearer import Bearer, BearerSettings
 from proxy.vendors import eka
-from tests.memory import Front, arrived_as, compared, passed, read_by_h11
+from tests.memory import UPSTREAM, Front, arrived_as, compared, passed, read_by_h11
 from tests.support import settle
 from tests.upstream.readings import cuts
 
@@ -100,7 +100,8 @@ SEVERAL = st.lists(requests(), min_size=1, max_size=2).map(b"".join)
 
 
 def bearer() -> Bearer:
-    return Bearer(BearerSettings.model_validate({"kind": "bearer", "token": "a.b.c"}))
+    settings = {"kind": "bearer", "token": "a.b.c", "origins": [UPSTREAM]}
+    return Bearer(BearerSettings.model_validate(settings))
 
 
 def ids(asked: Iterable[Asked]) -> list[bytes]:
