@@ -85,7 +85,7 @@ class Generation(NamedTuple):
         routes, admin = self.settings.routes.values(), self.settings.admin
         named = any(route.callers for route in routes if route.listen == listen)
         named = named or (admin.callers is not None and admin.listen == listen)
-        if not (self.keys or uids or certificates or named):
+        if not (self.settings.access.keys or uids or certificates or named):
             return None
         return Callers(self.keys, uids, certificates=certificates)
 
@@ -116,8 +116,7 @@ class Generation(NamedTuple):
             if name in self.credentials:
                 self.credentials[name].rekey()
         keys = {path[2]: value for path, value in values.items() if path[:2] == ("access", "keys")}
-        for name, wrong in self.keys.renew(keys).items():
-            logger.warning("access.keys.%s %s; the old key stays", name, wrong)
+        self.keys.renew(keys)
 
     async def set_socket_modes(self) -> None:
         """Give socket files the configured mode: a file that was open before may have another."""

@@ -51,7 +51,7 @@ def is_certificate(name: str) -> bool:
 class Keys:
     """The keys of `access.keys`, as digests: what is compared then has one length.
 
-    A rotated key takes the place of the one before, unless it has a flaw.
+    They have no `flaws`: whoever brings them has seen to that.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:
@@ -61,12 +61,9 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def renew(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Take new values of keys; return what is wrong with those that were not taken."""
-        fresh = {name: _digest(value.encode()) for name, value in values.items()}
-        wrong = dict(flaws(values, {**self._digests, **fresh}))
-        self._digests.update((name, fresh[name]) for name in fresh if name not in wrong)
-        return wrong
+    def renew(self, values: Mapping[str, str]) -> None:
+        """Take new values of keys."""
+        self._digests.update((name, _digest(value.encode())) for name, value in values.items())
 
     def find(self, given: bytes) -> str | None:
         """Return the name of a key, None if there is no such key.
@@ -80,18 +77,10 @@ class Keys:
         return found
 
 
-def flaws(
-    values: Mapping[str, str], digests: Mapping[str, bytes] | None = None
-) -> Iterator[tuple[str, str]]:
-    """Say what is wrong with keys, by their names, and never show one.
-
-    `digests` are those of all keys, these among them.
-    """
-    if digests is None:
-        digests = {name: _digest(value.encode()) for name, value in values.items()}
+def flaws(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Say what is wrong with keys, by their names, and never show one."""
     for name, value in values.items():
-        own = digests[name]
-        twins = [other for other, digest in digests.items() if digest == own and other != name]
+        twins = [other for other, its in values.items() if its == value and other != name]
         if len(value) < KEY_AT_LEAST:
             yield name, f"is too short: expected {KEY_AT_LEAST} characters or more"
         elif twins:

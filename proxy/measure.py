@@ -54,5 +54,13 @@ def behind(requests: Iterable[Request], data: bytes, at: int) -> int:
     taken to begin where one could. A chunked body counts as empty.
     """
     for request in requests:
-        at = data.find(END, at) + len(END) + int(request.headers.get("Content-Length", 0))
+        end = data.find(END, at) + len(END) + int(request.headers.get("Content-Length", 0))
+        at = past_blank_lines(data, end)
     return len(data) - at
+
+
+def past_blank_lines(data: bytes, at: int) -> int:
+    """Skip what may stand before a request line, and is no part of it (RFC 9112, 2.2)."""
+    while data[at : at + 1] in (b"\r", b"\n"):
+        at += 1
+    return at

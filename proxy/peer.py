@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CREDENTIALS: Final = struct.Struct("iII")  # Linux's ucred: pid, uid, gid
+# What Linux says of a user whom a user namespace does not know: any of them (user_namespaces(7)).
+UNKNOWN_UID: Final = 65534
 _NAMES: Final = ("DNS", "URI")
 
 
@@ -36,11 +38,15 @@ def of(transport: asyncio.BaseTransport) -> Peer:
     if isinstance(peername, tuple):
         return Peer(str(peername[0]), str(peername[0]), names)
     sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+    if sock is None or sock.family != socket.AF_UNIX:
+        return Peer("gone", "gone", names)  # a TCP connection that was over before it was accepted
+    if not hasattr(socket, "SO_PEERCRED"):
         return Peer("unix", "unix", names)
     found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(found)
-    return Peer(f"unix:pid={pid},uid={uid}", f"uid={uid}", (*names, of_uid(uid)))
+    if uid != UNKNOWN_UID:
+        names = (*names, of_uid(uid))
+    return Peer(f"unix:pid={pid},uid={uid}", f"uid={uid}", names)
 
 
 def _certificate(tls: Any) -> str | None:

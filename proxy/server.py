@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _LINGER: Final = 10.0  # seconds
 _FAREWELL: Final = 60.0  # seconds that a caller may take for the end of a last answer
 _BEHIND_AT_MOST: Final = 64 * 1024  # bytes taken behind a request that is being served
+_BLANK_LINE: Final = (b"\r", b"\n")
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # with the end of what stands before it
 _TOO_MANY_FIELDS: Final = "Too many headers received"
 
@@ -158,15 +159,12 @@ class CallerConnection(RequestHandler):
 
         aiohttp calls this without data to have it parsed what the parser has kept.
         """
-        if data and self._content.is_eof():
-            if self.busy:
-                self._behind += len(data)
-                if self._behind > _BEHIND_AT_MOST and not self._buffer_paused:
-                    self._pause_reading_for_buffer()
-            elif not self._heard:
-                self._expect_head()
-        elif data:
-            self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+        if data.startswith(_BLANK_LINE) and self._stands_before_a_head:
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
+        if data:
+            self._note(data)
         known, content = len(self._messages), self._content
         before = content.total_bytes
         super().data_received(data)
@@ -183,10 +181,31 @@ class CallerConnection(RequestHandler):
             if self._beyond > 0:
                 self._take_part(data)
 
+    @property
+    def _stands_before_a_head(self) -> bool:
+        """Tell whether nothing of the next head has come: blank lines are no part of it.
+
+        RFC 9112, 2.2 asks to ignore them.
+        """
+        is_served = self._content.is_eof() and not self._messages
+        return is_served and self._beyond == 0 and not self._upgraded
+
+    def _note(self, data: bytes) -> None:
+        """See what arrives: a part of a body, of a head, or more behind a request."""
+        if not self._content.is_eof():
+            self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+        elif self.busy:
+            self._behind += len(data)
+            if self._behind > _BEHIND_AT_MOST and not self._buffer_paused:
+                self._pause_reading_for_buffer()
+        elif not self._heard:
+            self._expect_head()
+
     def _look_at(self, message: RawRequestMessage | _ErrInfo, data: bytes) -> None:
         """See to what aiohttp's parser does not tell of the last message, after more `data`."""
         if isinstance(message, _ErrInfo):
-            if self.busy:  # aiohttp would tell only who comes next
+            # aiohttp would tell only who comes next; a body that is whole is none the worse for it.
+            if self.busy and not self._content.is_eof():
                 self._content.set_exception(ValueError("broken framing"))
             return
         if message.chunked:
@@ -226,8 +245,11 @@ class CallerConnection(RequestHandler):
         elif message.upgrade:
             self._beyond = 0  # the parser keeps, or drops, what stands behind it
         else:
+            at = max(0, -int(self._beyond))
+            if not self._part:  # else the first of them has begun
+                at = measure.past_blank_lines(data, at)
             data = self._part + data
-            self._beyond = measure.behind(new, data, max(0, -int(self._beyond)))
+            self._beyond = measure.behind(new, data, at)
         self._part = b""
         if self._beyond > 0:
             self._take_part(data)

@@ -370,9 +370,26 @@ async def test_a_key_that_changes_in_its_file_is_used_without_a_restart(
             await write(file, flawed)
             await proxy.app._look_at_files()
             assert (await client.ask("GET", "/", rotated)).status == 200
+            # What a worker that starts now is told.
+            assert proxy.app._current.settings.access.keys["billing"].reveal() == rotated[0][1]
         assert "access.keys.billing is too short: expected 16 characters" in caplog.text
         assert "access.keys.billing is the same key as 'records'" in caplog.text
         assert "canary" not in caplog.text
+
+
+async def test_a_new_key_is_not_taken_for_as_long_as_another_caller_has_it(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / name for name in ("billing", "records")}
+    await write(files["billing"], KEY)
+    await write(files["records"], OTHER)
+    keys = {"access": {"keys": {name: {"file": str(file)} for name, file in files.items()}}}
+    async with plain_proxy(upstream.url, keys) as proxy:
+        await write(files["billing"], OTHER)
+        await write(files["records"], "canary-short")
+        await proxy.app._look_at_files()
+        find = proxy.app._current.keys.find
+        assert (find(KEY.encode()), find(OTHER.encode())) == ("billing", "records")
 
 
 async def test_a_rotated_key_is_no_credentials(

@@ -336,6 +336,41 @@ async def test_a_part_of_a_head_in_the_packet_of_a_request_has_as_much_time_as_a
         assert len(upstream.requests) == 1
 
 
+async def test_a_request_that_came_whole_is_answered_whatever_stands_behind_it() -> None:
+    body = b"z" * 200_000
+    asked = request("POST", "/", body=body) + head_of(100_000)[:80_000]
+    async with (
+        ScriptedUpstream(echo) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(asked[:150_000])
+        await until(lambda: upstream.requests or upstream.connections)
+        await client.send(asked[150_000:])
+        assert (await client.answer()).status == 200
+        assert_too_large(await client.answer(), "header_bytes")
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("first", [request("GET", "/"), request("POST", "/", body=b"hello")])
+async def test_blank_lines_between_requests_are_no_part_of_one(first: bytes, blank: bytes) -> None:
+    async with (
+        ScriptedUpstream(echo) as upstream,
+        plain_proxy(upstream.url) as proxy,
+        raw_client(proxy.plain) as client,
+    ):
+        await client.send(blank + first + blank)
+        assert (await client.answer()).status == 200
+        await until(lambda: connection(proxy)._waiter)
+        await client.send(blank)
+        await settle(10)
+        let_pass(proxy, 11)
+        assert connection(proxy).is_idle
+        await client.send(first + blank + first)
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+        assert counted(proxy) == {}
+
+
 def assert_too_late(got: Message) -> None:
     assert (got.status, got.get("X-Ekeko-Error")) == (408, "request_timeout")
     assert got.get("Connection") == "close"

@@ -13,6 +13,7 @@ from proxy.config.problem import spell
 from proxy.config.salvage import known
 from proxy.config.translate import unknown
 from proxy.guard import is_loopback
+from proxy.peer import UNKNOWN_UID
 from proxy.secrets import SecretError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def check(settings: Settings, places: Places) -> list[Problem]:
     """Run every check of who may call."""
     return [
         *(places.at_value(path, wrong) for path, wrong in key_flaws(settings, _written)),
+        *unknown_users(settings, places),
         *stray_listeners(settings, places),
         *unknown_callers(settings, places),
         *(places.at_value(path, OPEN) for path in open_listeners(settings)),
@@ -60,7 +62,7 @@ def _all_served(settings: Settings) -> Iterator[_Served]:
 
 def key_flaws(
     settings: Settings, reveal: Callable[[Secret], str | None]
-) -> Iterator[tuple[KeyPath, str]]:
+) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find keys that are too short, or the same as another; `reveal` gives those to be judged."""
     if known(settings.access, "keys"):
         values = {name: reveal(secret) for name, secret in settings.access.keys.items()}
@@ -79,6 +81,14 @@ def found(secret: Secret) -> str | None:
         return secret.reveal()
     except SecretError:
         return None
+
+
+def unknown_users(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Find the number that stands for every user whom a user namespace does not know."""
+    if known(settings.access, "uids") and UNKNOWN_UID in settings.access.uids:
+        path = ("access", "uids", settings.access.uids.index(UNKNOWN_UID))
+        what = "is what Linux says of any user whom a container does not know: expected another"
+        yield places.at_value(path, what)
 
 
 def stray_listeners(settings: Settings, places: Places) -> Iterator[Problem]:
