@@ -7,7 +7,7 @@ what rests on it.
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.addresses import is_overheard
 from proxy.config import access
@@ -45,6 +45,11 @@ def check(settings: Settings, names: Collection[str], places: Places) -> list[Pr
     ]
 
 
+_NO_CREDENTIALS: Final = (
+    "is nowhere under 'credentials': expected a credential of this name there, or the word none"
+)
+
+
 def unknown_credentials(
     settings: Settings, names: Collection[str], places: Places
 ) -> list[Problem]:
@@ -53,7 +58,8 @@ def unknown_credentials(
     shown = sorted(spell((name,)) for name in choices)
     return [
         places.at_value(
-            ("routes", name, "credential"), unknown(route.credential, shown, "a known credential")
+            ("routes", name, "credential"),
+            unknown(route.credential, shown, "a known credential") if names else _NO_CREDENTIALS,
         )
         for name, route in settings.routes.items()
         if known(route, "credential") and route.credential not in choices
