@@ -95,26 +95,7 @@ def configuration(stand_ins: sandbox.StandIns, ports: dict[str, int]) -> dict[st
                 "credential": "eko",
             },
         },
-        "credentials": {
-            "eka": {
-                "kind": "eka",
-                "client_id": sandbox.SANDBOX_CLIENT_ID,
-                "client_secret": sandbox.SANDBOX_CLIENT_SECRET,
-                "login_url": stand_ins.eka_url,
-                "origins": [stand_ins.eka_url],
-                "workspaces": {
-                    name: {"sharing_key": key} for name, key in sandbox.SANDBOX_SHARING_KEYS.items()
-                },
-            },
-            "eko": {
-                "kind": "eko",
-                "environment": "staging",
-                "developer_key": sandbox.SANDBOX_DEVELOPER_KEY,
-                "access_key": sandbox.SANDBOX_ACCESS_KEY,
-                "user_code": sandbox.SANDBOX_USER_CODE,
-                "origins": [stand_ins.eko_url],
-            },
-        },
+        "credentials": stand_ins.credentials(),
         "admin": {"listen": f"127.0.0.1:{ports['admin']}"},
     }
 

@@ -3,10 +3,18 @@
 import errno
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
 
+from proxy.sandbox.dummies import (
+    SANDBOX_ACCESS_KEY,
+    SANDBOX_CLIENT_ID,
+    SANDBOX_CLIENT_SECRET,
+    SANDBOX_DEVELOPER_KEY,
+    SANDBOX_SHARING_KEYS,
+    SANDBOX_USER_CODE,
+)
 from proxy.sandbox.eka import EkaStandIn
 from proxy.sandbox.eko import EkoStandIn
 from proxy.sandbox.storage import StorageStandIn
@@ -47,6 +55,29 @@ class StandIns:
         self.storage = StorageStandIn(clock)
         self.eka_url = self.eko_url = self.storage_url = ""
         self._stack = AsyncExitStack()
+
+    def credentials(self) -> dict[str, Any]:
+        """Write the `credentials` of a configuration in front of them: dummy secrets, in full."""
+        return {
+            "eka": {
+                "kind": "eka",
+                "client_id": SANDBOX_CLIENT_ID,
+                "client_secret": SANDBOX_CLIENT_SECRET,
+                "login_url": self.eka_url,
+                "origins": [self.eka_url],
+                "workspaces": {
+                    name: {"sharing_key": key} for name, key in SANDBOX_SHARING_KEYS.items()
+                },
+            },
+            "eko": {
+                "kind": "eko",
+                "environment": "staging",
+                "developer_key": SANDBOX_DEVELOPER_KEY,
+                "access_key": SANDBOX_ACCESS_KEY,
+                "user_code": SANDBOX_USER_CODE,
+                "origins": [self.eko_url],
+            },
+        }
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -198,7 +198,7 @@ class Ground:
         }
         credentials: dict[str, Any] = {
             "static": {"kind": "bearer", "token": {"env": "SELFTEST_TOKEN"}, "origins": [here]},
-            **_of_the_sandbox(self.stand_ins),
+            **self.stand_ins.credentials(),
         }
         for name in self.logins:
             timeout = {"total": 1}
@@ -211,29 +211,6 @@ class Ground:
             "log": {"level": "debug"},
             "limits": {"connections": CONNECTIONS, "header_timeout": HEADER_TIMEOUT},
         }
-
-
-def _of_the_sandbox(stand_ins: sandbox.StandIns) -> dict[str, Any]:
-    return {
-        "eka": {
-            "kind": "eka",
-            "client_id": sandbox.SANDBOX_CLIENT_ID,
-            "client_secret": sandbox.SANDBOX_CLIENT_SECRET,
-            "login_url": stand_ins.eka_url,
-            "origins": [stand_ins.eka_url],
-            "workspaces": {
-                name: {"sharing_key": key} for name, key in sandbox.SANDBOX_SHARING_KEYS.items()
-            },
-        },
-        "eko": {
-            "kind": "eko",
-            "environment": "staging",
-            "developer_key": sandbox.SANDBOX_DEVELOPER_KEY,
-            "access_key": sandbox.SANDBOX_ACCESS_KEY,
-            "user_code": sandbox.SANDBOX_USER_CODE,
-            "origins": [stand_ins.eko_url],
-        },
-    }
 
 
 def _write(path: Path, text: str) -> None:
