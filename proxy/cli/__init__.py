@@ -9,17 +9,15 @@ Messages for people go to stderr.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy import __version__
-from proxy.process import leave_stdout
+from proxy.process import leave_stdout, no_authorities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 COMMANDS = {
     "run": "run the proxy",
@@ -72,24 +70,5 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _module(name: str) -> Command:
-    with _no_authorities():
+    with no_authorities():
         return cast("Command", import_module(f"proxy.cli.{name}"))
-
-
-@contextmanager
-def _no_authorities() -> Iterator[None]:
-    """Keep OpenSSL from reading the system's authorities, a fifth of a start.
-
-    aiohttp makes two TLS contexts as it is imported, for requests that name none. Ours all do, by
-    `proxy.tls`, once this is over; one that did not would trust nobody.
-    """
-    before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-    os.environ.update(dict.fromkeys(before, os.devnull))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -6,6 +6,9 @@ import signal
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 
-from proxy.workers.worker import main  # noqa: E402 - it takes its time
+from proxy.process import no_authorities  # noqa: E402 - it takes its time
+
+with no_authorities():
+    from proxy.workers.worker import main
 
 raise SystemExit(main())
